@@ -1,0 +1,67 @@
+package v2beta1
+
+import "fmt"
+
+// Labels of everything that belongs to an EMQX resource.
+const (
+	// LabelInstance names the EMQX resource.
+	LabelInstance = "apps.emqx.io/instance"
+	// LabelManagedBy tells that an operator of EMQX manages the object.
+	LabelManagedBy = "apps.emqx.io/managed-by"
+	// LabelDBRole is the role of a pod's node: core or replicant.
+	LabelDBRole = "apps.emqx.io/db-role"
+	// LabelPodTemplateHash is the revision of a set and its pods.
+	LabelPodTemplateHash = "apps.emqx.io/pod-template-hash"
+	// ManagedBy is the value of LabelManagedBy.
+	ManagedBy = "emqx-operator"
+	// RoleCore is the value of LabelDBRole for core nodes.
+	RoleCore = "core"
+)
+
+// Annotations that the operator puts on a set.
+const (
+	// AnnotationServingSince is written before a Service first selects the set. Its value is the time.
+	AnnotationServingSince = "apps.emqx.io/serving-since"
+	// AnnotationServicePorts records the ports that the set's configuration opens.
+	AnnotationServicePorts = "apps.emqx.io/service-ports"
+	// AnnotationConfigHash identifies the configuration that the set was built with.
+	AnnotationConfigHash = "apps.emqx.io/config-hash"
+	// AnnotationNodeCount is the largest number of nodes that the set ever had: those whose names EMQX may know.
+	AnnotationNodeCount = "apps.emqx.io/node-count"
+)
+
+// ConditionOnServing is the readiness gate of the pods: True once another member of the cluster has seen the pod's node
+// running.
+const ConditionOnServing = "apps.emqx.io/on-serving"
+
+// HeadlessServiceName is the name of the Service through which nodes find each other.
+func (e *EMQX) HeadlessServiceName() string { return e.Name + "-headless" }
+
+// DashboardServiceName is the name of the Service of the dashboard.
+func (e *EMQX) DashboardServiceName() string { return e.Name + "-dashboard" }
+
+// ListenersServiceName is the name of the Service that clients connect to.
+func (e *EMQX) ListenersServiceName() string { return e.Name + "-listeners" }
+
+// ConfigMapName is the name of the ConfigMap with emqx.conf.
+func (e *EMQX) ConfigMapName() string { return e.Name + "-configs" }
+
+// NodeCookieSecretName is the name of the Secret with the cookie that nodes share.
+func (e *EMQX) NodeCookieSecretName() string { return e.Name + "-node-cookie" }
+
+// BootstrapAPIKeySecretName is the name of the Secret with the API keys.
+func (e *EMQX) BootstrapAPIKeySecretName() string { return e.Name + "-bootstrap-api-key" }
+
+// CoreSetName is the name of the StatefulSet of a revision's core nodes.
+func (e *EMQX) CoreSetName(revision string) string {
+	return fmt.Sprintf("%s-core-%s", e.Name, revision)
+}
+
+// CoreNodeName is the name of the EMQX node in a core pod.
+func (e *EMQX) CoreNodeName(pod string) string {
+	domain := e.Spec.ClusterDomain
+	if domain == "" {
+		domain = "cluster.local"
+	}
+	return fmt.Sprintf("emqx@%s.%s.%s.svc.%s", pod, e.HeadlessServiceName(), e.Namespace, domain)
+}
