@@ -1,0 +1,78 @@
+package resources
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycore "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/hocon"
+)
+
+const configKey = "emqx.conf"
+
+// Names of entries, which are no secrets.
+const (
+	// NodeCookieKey is the entry of the cookie's Secret.
+	NodeCookieKey = "node_cookie"
+	// BootstrapAPIKeyKey is the entry of the API keys' Secret.
+	BootstrapAPIKeyKey = "bootstrap_api_key" //nolint:gosec // The name of an entry.
+	// OperatorAPIKey is the name of the operator's own API key.
+	OperatorAPIKey = "emqx-operator-controller" //nolint:gosec // A name.
+)
+
+// ConfigMap holds emqx.conf.
+func ConfigMap(emqx *v2beta1.EMQX) *applycore.ConfigMapApplyConfiguration {
+	return applycore.ConfigMap(emqx.ConfigMapName(), emqx.Namespace).
+		WithLabels(with(emqx.Labels, Labels(emqx))).
+		WithOwnerReferences(applyOwnerReference(emqx)).
+		WithData(map[string]string{configKey: ConfigText(emqx.Spec.Config.Data)})
+}
+
+// NodeCookieSecret holds the cookie that the nodes of a cluster share: that of the configuration, if it gives one, and
+// the given random one otherwise.
+func NodeCookieSecret(emqx *v2beta1.EMQX, random string) *corev1.Secret {
+	cookie := random
+	if config, err := hocon.Parse(emqx.Spec.Config.Data); err == nil {
+		if given, ok := config.Text("node", "cookie"); ok && given != "" {
+			cookie = given
+		}
+	}
+	return secret(emqx, emqx.NodeCookieSecretName(), NodeCookieKey, cookie)
+}
+
+// APIKey is an API key with its password.
+type APIKey struct{ Key, Secret string }
+
+// BootstrapAPIKeySecret holds the API keys that EMQX reads when it starts: the user's, then the operator's own.
+func BootstrapAPIKeySecret(emqx *v2beta1.EMQX, users []APIKey, operatorSecret string) *corev1.Secret {
+	var lines strings.Builder
+	for _, key := range append(users, APIKey{OperatorAPIKey, operatorSecret}) {
+		fmt.Fprintf(&lines, "%s:%s\n", key.Key, key.Secret)
+	}
+	return secret(emqx, emqx.BootstrapAPIKeySecretName(), BootstrapAPIKeyKey, lines.String())
+}
+
+// OperatorSecret finds the password of the operator's own API key in the content of the API keys' Secret.
+func OperatorSecret(bootstrap string) (string, bool) {
+	for line := range strings.Lines(bootstrap) {
+		key, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if secret, _, _ := strings.Cut(rest, ":"); key == OperatorAPIKey && secret != "" {
+			return secret, true
+		}
+	}
+	return "", false
+}
+
+func secret(emqx *v2beta1.EMQX, name, key, value string) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: emqx.Namespace, Labels: with(emqx.Labels, Labels(emqx)),
+			OwnerReferences: []metav1.OwnerReference{*ownerReference(emqx)},
+		},
+		Data: map[string][]byte{key: []byte(value)},
+	}
+}

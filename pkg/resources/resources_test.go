@@ -1,0 +1,218 @@
+package resources
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// sample is the resource of the documentation, with the defaults that the schema gives it.
+func sample(change ...func(*v2beta1.EMQX)) *v2beta1.EMQX {
+	emqx := &v2beta1.EMQX{
+		ObjectMeta: metav1.ObjectMeta{Name: "emqx-ee", Namespace: "default", UID: "0000", Labels: map[string]string{"team": "iot"}},
+		Spec: v2beta1.EMQXSpec{
+			Image: "emqx/emqx:6.0.1", ClusterDomain: "cluster.local",
+			Config: v2beta1.Config{Data: "license {\n  key = \"...\"\n}\n"},
+		},
+	}
+	core := &emqx.Spec.CoreTemplate.Spec
+	core.Replicas = ptr.To(int32(3))
+	core.PodSecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(1000))}
+	core.ReadinessProbe = &corev1.Probe{
+		InitialDelaySeconds: 10, PeriodSeconds: 5, FailureThreshold: 12,
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/status", Port: intstr.FromString("dashboard")}},
+	}
+	for _, c := range change {
+		c(emqx)
+	}
+	return emqx
+}
+
+func golden(t *testing.T, name string, object any) {
+	t.Helper()
+	got, err := yaml.Marshal(object)
+	require.NoError(t, err)
+	file := filepath.Join("testdata", name+".yaml")
+	if *update {
+		require.NoError(t, os.WriteFile(file, got, 0o600))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got), "go test ./pkg/resources -update writes it anew")
+}
+
+func portsOf(t *testing.T, data string) Ports {
+	t.Helper()
+	config, err := ParseConfig(data)
+	require.NoError(t, err)
+	return config.Ports
+}
+
+func TestDurableSessions(t *testing.T) {
+	for data, want := range map[string]bool{
+		"": false, "durable_sessions.enable = true": true, "durable_sessions { enable = false }": false,
+		"zones { slow { durable_sessions.enable = on } }": true, "zones.slow.mqtt.max_inflight = 1": false,
+	} {
+		config, err := ParseConfig(data)
+		require.NoError(t, err)
+		require.Equal(t, want, config.DurableSessions, data)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	emqx := sample()
+	ports := portsOf(t, emqx.Spec.Config.Data)
+	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}"})
+	require.NoError(t, err)
+	golden(t, "statefulset", set)
+	for _, kind := range ServiceKinds() {
+		service, err := Service(emqx, kind, "5d8c", ports)
+		require.NoError(t, err)
+		golden(t, "service-"+string(kind), service)
+	}
+	golden(t, "service-headless", HeadlessService(emqx))
+	golden(t, "configmap", ConfigMap(emqx))
+	golden(t, "secret-cookie", NodeCookieSecret(emqx, "random"))
+	golden(t, "secret-keys", BootstrapAPIKeySecret(emqx, []APIKey{{"user", "pass"}}, "random"))
+}
+
+func TestRenderingIsPure(t *testing.T) {
+	emqx := sample(func(e *v2beta1.EMQX) {
+		e.Spec.CoreTemplate.Spec.Ports = []corev1.ContainerPort{{Name: "extra", ContainerPort: 1}}
+		e.Spec.CoreTemplate.Spec.Env = []corev1.EnvVar{{Name: "X", Value: "y"}}
+	})
+	before := emqx.DeepCopy()
+	first, err := StatefulSet(emqx, CoreSet{Revision: "a", Ports: portsOf(t, "")})
+	require.NoError(t, err)
+	second, err := StatefulSet(emqx, CoreSet{Revision: "a", Ports: portsOf(t, "")})
+	require.NoError(t, err)
+	require.Equal(t, first, second)
+	require.Equal(t, before, emqx)
+	env := first.Spec.Template.Spec.Containers[0].Env
+	require.Equal(t, corev1.EnvVar{Name: "X", Value: "y"}, env[len(env)-1], "the user's variables come last and win")
+}
+
+func TestPorts(t *testing.T) {
+	tcp := func(name string, number int32, listener string) Port {
+		return Port{Name: name, Number: number, Protocol: corev1.ProtocolTCP, Listener: listener}
+	}
+	defaults := []Port{tcp("ssl-default", 8883, "ssl:default"), tcp("tcp-default", 1883, "tcp:default"), tcp("ws-default", 8083, "ws:default"), tcp("wss-default", 8084, "wss:default")}
+	only := "listeners { tcp.default.enable = false, ssl.default.enable = false, ws.default.enabled = false, wss.default.enable = false }\n"
+	for _, test := range []struct {
+		reason, data         string
+		dashboard, listeners []Port
+	}{
+		{"nothing said", "", []Port{tcp("dashboard", 18083, "")}, defaults},
+		{"in braces", "{ dashboard.listeners.http.bind = 28083 }", []Port{tcp("dashboard", 28083, "")}, defaults},
+		{"both dashboards", "dashboard.listeners { http.bind = \"0.0.0.0:80\", https.bind = \"[::]:443\" }", []Port{tcp("dashboard", 80, ""), tcp("dashboard-https", 443, "")}, defaults},
+		{"https alone", "dashboard.listeners { http.bind = 0, https.bind = 443 }", []Port{tcp("dashboard-https", 443, "")}, defaults},
+		{"listeners that are off are no ports", only, []Port{tcp("dashboard", 18083, "")}, nil},
+		{"names that are no port names", only + "listeners.tcp.My_Own.bind = 1884\nlisteners.tcp.my-own.bind = 1885", []Port{tcp("dashboard", 18083, "")},
+			[]Port{tcp("tcp-my-own", 1884, "tcp:My_Own"), tcp("tcp-my-own-2", 1885, "tcp:my-own")}},
+		{"one number for TCP and UDP", only + "listeners { tcp.a.bind = 14567, quic.b.bind = 14567 }", []Port{tcp("dashboard", 18083, "")},
+			[]Port{{Name: "quic-b", Number: 14567, Protocol: corev1.ProtocolUDP, Listener: "quic:b"}, tcp("tcp-a", 14567, "tcp:a")}},
+		{"gateways", only + "gateway { coap { listeners.udp.default.bind = 5683 }, stomp { enable = false, listeners.tcp.default.bind = 61613 } }", []Port{tcp("dashboard", 18083, "")},
+			[]Port{{Name: "coap-udp-default", Number: 5683, Protocol: corev1.ProtocolUDP}}},
+		{"a bind that cannot be known", only + "listeners.tcp.x.bind = ${PORT}", []Port{tcp("dashboard", 18083, "")}, nil},
+		{"a bind that is no port", only + "listeners.tcp.x.bind = \"70000\"", []Port{tcp("dashboard", 18083, "")}, nil},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			ports := portsOf(t, test.data)
+			require.Equal(t, test.dashboard, ports.Dashboard)
+			require.Equal(t, test.listeners, ports.Listeners)
+		})
+	}
+	_, err := ParseConfig("dashboard.listeners.http.bind = 0")
+	require.ErrorContains(t, err, "could not be managed")
+	_, err = ParseConfig("a {\n b = \n}")
+	require.EqualError(t, err, `line 3, column 1: expected a value, found "}"`, "the place is that in the user's text")
+}
+
+func TestServiceTemplate(t *testing.T) {
+	emqx := sample(func(e *v2beta1.EMQX) {
+		e.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{
+			ObjectMeta: metav1.ObjectMeta{Name: "ignored", Labels: map[string]string{"a": "b", v2beta1.LabelInstance: "mine"}, Annotations: map[string]string{"lb": "internal"}},
+			Spec: corev1.ServiceSpec{
+				Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"x": "y"},
+				Ports: []corev1.ServicePort{{Name: "mqtt", Port: 1883, NodePort: 30001}},
+			},
+		}
+	})
+	service, err := Service(emqx, Listeners, "r", portsOf(t, ""))
+	require.NoError(t, err)
+	require.Equal(t, "emqx-ee-listeners", *service.Name)
+	require.Equal(t, "emqx-ee", service.Labels[v2beta1.LabelInstance], "the operator's labels win")
+	require.Equal(t, "b", service.Labels["a"])
+	require.Equal(t, "internal", service.Annotations["lb"])
+	require.Equal(t, CoreRevisionLabels(emqx, "r"), service.Spec.Selector)
+	require.Equal(t, corev1.ServiceTypeLoadBalancer, *service.Spec.Type)
+	require.Len(t, service.Spec.Ports, 4, "1883 is the template's")
+	require.Equal(t, "mqtt", *service.Spec.Ports[0].Name)
+	require.EqualValues(t, 30001, *service.Spec.Ports[0].NodePort)
+
+	other, err := Service(emqx, Listeners, "r", portsOf(t, "listeners.tcp.x.bind = 1"))
+	require.NoError(t, err)
+	require.NotEqual(t, service.Annotations[AnnotationAppliedHash], other.Annotations[AnnotationAppliedHash])
+	require.True(t, ServiceEnabled(emqx, Listeners))
+	emqx.Spec.ListenersServiceTemplate.Enabled = ptr.To(false)
+	require.False(t, ServiceEnabled(emqx, Listeners))
+}
+
+func TestCookieOfTheConfiguration(t *testing.T) {
+	emqx := sample(func(e *v2beta1.EMQX) { e.Spec.Config.Data = "node.cookie = mine" })
+	require.Equal(t, "mine", string(NodeCookieSecret(emqx, "random").Data[NodeCookieKey]))
+}
+
+func TestOperatorSecret(t *testing.T) {
+	for _, test := range []struct {
+		reason, text, want string
+		found              bool
+	}{
+		{"the last line", "user:a\n" + OperatorAPIKey + ":b\n", "b", true},
+		{"with a role", OperatorAPIKey + ":b:administrator", "b", true},
+		{"not there", "user:a\n", "", false},
+		{"no password", OperatorAPIKey + ":\n", "", false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			secret, found := OperatorSecret(test.text)
+			require.Equal(t, test.found, found)
+			require.Equal(t, test.want, secret)
+		})
+	}
+}
+
+func TestCovers(t *testing.T) {
+	for _, test := range []struct {
+		reason, live, desired string
+		want                  bool
+	}{
+		{"others may add", `{"a":1,"b":2}`, `{"a":1}`, true},
+		{"a value differs", `{"a":1}`, `{"a":2}`, false},
+		{"something is missing", `{}`, `{"a":1}`, false},
+		{"nested", `{"a":{"b":1,"c":2}}`, `{"a":{"b":1}}`, true},
+		{"lists are sets", `{"p":[{"n":1,"x":1},{"n":2}]}`, `{"p":[{"n":2},{"n":1}]}`, true},
+		{"an element is missing", `{"p":[{"n":1}]}`, `{"p":[{"n":2}]}`, false},
+		{"nothing is asked of what is not there", `{}`, `{"a":{}}`, true},
+		{"kind and version, which objects from caches have lost", `{"a":1}`, `{"kind":"Service","apiVersion":"v1","a":1}`, true},
+		{"another kind", `{"a":[]}`, `{"a":{"b":1}}`, false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			got, err := Covers(json.RawMessage(test.live), json.RawMessage(test.desired))
+			require.NoError(t, err)
+			require.Equal(t, test.want, got)
+		})
+	}
+}

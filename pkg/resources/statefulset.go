@@ -1,0 +1,181 @@
+package resources
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+// EMQXContainer is the name of the container that EMQX runs in.
+const EMQXContainer = "emqx"
+
+// CoreSet describes the set of a revision's core nodes.
+type CoreSet struct {
+	// Revision is its name's hash.
+	Revision string
+	// Replicas is the number of nodes it is created with.
+	Replicas int32
+	// Ports are those of the configuration it is created with.
+	Ports Ports
+	// ConfigHash identifies that configuration.
+	ConfigHash string
+	// Intent is what the revision was hashed from, kept to tell later what changed.
+	Intent string
+}
+
+// AnnotationIntent keeps, on a set, what its revision was hashed from.
+const AnnotationIntent = "apps.emqx.io/revision-intent"
+
+// StatefulSet is the set of a revision's core nodes as it is created. Its template is never written again, so that a
+// new version of the operator, which may render it otherwise, restarts nobody.
+func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
+	ports, err := json.Marshal(set.Ports)
+	if err != nil {
+		return nil, fmt.Errorf("render StatefulSet %s: %w", emqx.CoreSetName(set.Revision), err)
+	}
+	labels := CoreRevisionLabels(emqx, set.Revision)
+	user := emqx.Spec.CoreTemplate.ObjectMeta
+	return &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: emqx.CoreSetName(set.Revision), Namespace: emqx.Namespace,
+			Labels: with(user.Labels, labels),
+			Annotations: with(user.Annotations, map[string]string{
+				v2beta1.AnnotationServicePorts: string(ports),
+				v2beta1.AnnotationConfigHash:   set.ConfigHash,
+				v2beta1.AnnotationNodeCount:    strconv.Itoa(int(set.Replicas)),
+				AnnotationIntent:               set.Intent,
+			}),
+			OwnerReferences: []metav1.OwnerReference{*ownerReference(emqx)},
+		},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas:            &set.Replicas,
+			ServiceName:         emqx.HeadlessServiceName(),
+			PodManagementPolicy: appsv1.ParallelPodManagement,
+			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
+			Selector:            &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: with(user.Labels, labels), Annotations: user.Annotations},
+				Spec:       corePodSpec(emqx, set.Ports),
+			},
+		},
+	}, nil
+}
+
+func corePodSpec(emqx *v2beta1.EMQX, ports Ports) corev1.PodSpec {
+	spec := emqx.Spec.CoreTemplate.Spec
+	return corev1.PodSpec{
+		ReadinessGates:            []corev1.PodReadinessGate{{ConditionType: v2beta1.ConditionOnServing}},
+		ImagePullSecrets:          emqx.Spec.ImagePullSecrets,
+		ServiceAccountName:        emqx.Spec.ServiceAccountName,
+		SecurityContext:           spec.PodSecurityContext,
+		Affinity:                  spec.Affinity,
+		Tolerations:               slices.Concat(spec.Tolerations, spec.ToleRations),
+		TopologySpreadConstraints: spec.TopologySpreadConstraints,
+		NodeSelector:              spec.NodeSelector,
+		NodeName:                  spec.NodeName,
+		InitContainers:            spec.InitContainers,
+		Containers:                append([]corev1.Container{coreContainer(emqx, ports)}, spec.ExtraContainers...),
+		Volumes:                   coreVolumes(emqx),
+	}
+}
+
+func coreContainer(emqx *v2beta1.EMQX, ports Ports) corev1.Container {
+	spec := emqx.Spec.CoreTemplate.Spec
+	return corev1.Container{
+		Name:            EMQXContainer,
+		Image:           emqx.Spec.Image,
+		ImagePullPolicy: emqx.Spec.ImagePullPolicy,
+		Command:         spec.Command,
+		Args:            spec.Args,
+		Ports:           containerPorts(spec.Ports, ports.Dashboard),
+		Env:             slices.Concat(coreEnv(emqx, ports.Dashboard), spec.Env),
+		EnvFrom:         spec.EnvFrom,
+		Resources:       spec.Resources,
+		SecurityContext: spec.ContainerSecurityContext,
+		LivenessProbe:   spec.LivenessProbe,
+		ReadinessProbe:  spec.ReadinessProbe,
+		StartupProbe:    spec.StartupProbe,
+		Lifecycle:       spec.Lifecycle,
+		VolumeMounts:    slices.Concat(coreMounts(emqx), spec.ExtraVolumeMounts),
+		// The last lines of a crash are what the upgrade reports as the reason why it is stalled.
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+}
+
+func containerPorts(user []corev1.ContainerPort, dashboard []Port) []corev1.ContainerPort {
+	ports := slices.Clone(user)
+	for _, port := range dashboard {
+		exists := slices.ContainsFunc(user, func(p corev1.ContainerPort) bool { return p.Name == port.Name })
+		if !exists {
+			ports = append(ports, corev1.ContainerPort{Name: port.Name, ContainerPort: port.Number, Protocol: port.Protocol})
+		}
+	}
+	return ports
+}
+
+// coreEnv is the environment that makes a node part of its cluster. The names are those of EMQX's configuration.
+func coreEnv(emqx *v2beta1.EMQX, dashboard []Port) []corev1.EnvVar {
+	domain := emqx.Spec.ClusterDomain
+	if domain == "" {
+		domain = "cluster.local"
+	}
+	env := []corev1.EnvVar{
+		{Name: "POD_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+		{Name: "EMQX_CLUSTER__DISCOVERY_STRATEGY", Value: "dns"},
+		{Name: "EMQX_CLUSTER__DNS__RECORD_TYPE", Value: "srv"},
+		{Name: "EMQX_CLUSTER__DNS__NAME", Value: fmt.Sprintf("%s.%s.svc.%s", emqx.HeadlessServiceName(), emqx.Namespace, domain)},
+		{Name: "EMQX_HOST", Value: "$(POD_NAME).$(EMQX_CLUSTER__DNS__NAME)"},
+		{Name: "EMQX_NODE__DATA_DIR", Value: "data"},
+		{Name: "EMQX_NODE__ROLE", Value: v2beta1.RoleCore},
+		{Name: "EMQX_NODE__COOKIE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: emqx.NodeCookieSecretName()}, Key: NodeCookieKey,
+		}}},
+		// The value is HOCON: a path needs its quotes.
+		{Name: "EMQX_API_KEY__BOOTSTRAP_FILE", Value: `"` + bootstrapFile + `"`},
+	}
+	http := int32(0)
+	for _, port := range dashboard {
+		switch port.Name {
+		case dashboardPortName:
+			http = port.Number
+		case dashboardHTTPSPortName:
+			env = append(env, corev1.EnvVar{Name: "EMQX_DASHBOARD__LISTENERS__HTTPS__BIND", Value: strconv.Itoa(int(port.Number))})
+		}
+	}
+	return append(env, corev1.EnvVar{Name: "EMQX_DASHBOARD__LISTENERS__HTTP__BIND", Value: strconv.Itoa(int(http))})
+}
+
+const bootstrapFile = "/opt/emqx/data/bootstrap_api_key"
+
+const (
+	bootstrapAPIKeyVolume = "bootstrap-api-key" //nolint:gosec // The name of a volume.
+	bootstrapConfigVolume = "bootstrap-config"
+)
+
+func coreMounts(emqx *v2beta1.EMQX) []corev1.VolumeMount {
+	return []corev1.VolumeMount{
+		{Name: bootstrapAPIKeyVolume, MountPath: bootstrapFile, SubPath: BootstrapAPIKeyKey, ReadOnly: true},
+		{Name: bootstrapConfigVolume, MountPath: "/opt/emqx/etc/emqx.conf", SubPath: configKey, ReadOnly: true},
+		{Name: emqx.Name + "-core-log", MountPath: "/opt/emqx/log"},
+		{Name: emqx.Name + "-core-data", MountPath: "/opt/emqx/data"},
+	}
+}
+
+func coreVolumes(emqx *v2beta1.EMQX) []corev1.Volume {
+	emptyDir := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+	return append([]corev1.Volume{
+		{Name: bootstrapAPIKeyVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: emqx.BootstrapAPIKeySecretName()}}},
+		{Name: bootstrapConfigVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: emqx.ConfigMapName()},
+		}}},
+		{Name: emqx.Name + "-core-log", VolumeSource: emptyDir},
+		{Name: emqx.Name + "-core-data", VolumeSource: emptyDir},
+	}, emqx.Spec.CoreTemplate.Spec.ExtraVolumes...)
+}
