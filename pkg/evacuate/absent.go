@@ -1,0 +1,102 @@
+package evacuate
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// pursueAbsent replaces the goroutine that makes members leave.
+func (d *Driver) pursueAbsent(absent []string) {
+	if d.leaving != nil {
+		d.leaving()
+		d.leaving = nil
+	}
+	if len(absent) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(d.ctx)
+	d.leaving = cancel
+	d.wait.Go(func() { d.makeLeave(ctx, absent) })
+}
+
+// makeLeave makes EMQX forget nodes that have left Kubernetes, one after the other, until all are forgotten.
+func (d *Driver) makeLeave(ctx context.Context, absent []string) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		done := true
+		for _, member := range absent {
+			if d.Observation().Left[member] {
+				continue
+			}
+			failure := d.forceLeave(ctx, member)
+			if ctx.Err() != nil {
+				return
+			}
+			done = done && failure == ""
+			d.publishLeft(ctx, member, failure)
+		}
+		if done {
+			return
+		}
+		timer.Reset(2 * d.config.BusyInterval)
+	}
+}
+
+// forceLeave asks a node that serves to make member leave; it returns why that failed, or nothing.
+func (d *Driver) forceLeave(ctx context.Context, member string) string {
+	node, ok := d.speaker()
+	if !ok {
+		return "no node of the cluster answers that could make " + member + " leave it"
+	}
+	credentials, err := d.credentials.get(ctx)
+	if err == nil {
+		err = d.config.API.ForceLeave(ctx, node, credentials, member)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	d.config.Logger.V(2).Info("Made the cluster forget a node", "member", member, "askedNode", node.Name)
+	return ""
+}
+
+// speaker is a node that can speak for the cluster: one that runs and is not on its way out.
+func (d *Driver) speaker() (Node, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	observation := d.observation.Load()
+	for _, goal := range d.goal.Nodes {
+		if node := observation.Nodes[goal.Name]; node.Running() && goal.Intent != Evacuate && node.Evacuation == nil {
+			return goal.Node, true
+		}
+	}
+	return Node{}, false
+}
+
+func (d *Driver) publishLeft(ctx context.Context, member, failure string) {
+	d.mu.Lock()
+	if ctx.Err() != nil || !slices.Contains(d.goal.Absent, member) {
+		d.mu.Unlock()
+		return
+	}
+	old := d.observation.Load()
+	next := Observation{Nodes: old.Nodes, Left: map[string]bool{}, Failure: failure}
+	for name := range old.Left {
+		next.Left[name] = true
+	}
+	if failure == "" {
+		next.Left[member] = true
+	}
+	changed := next.Failure != old.Failure || len(next.Left) != len(old.Left)
+	d.observation.Store(&next)
+	d.mu.Unlock()
+	if changed {
+		d.config.Changed()
+	}
+}

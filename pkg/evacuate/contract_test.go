@@ -1,0 +1,259 @@
+package evacuate
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// recording is an exchange with a real three-node EMQX Enterprise 5.8.9. The stand-in of the end-to-end tests is held
+// against the same recordings.
+type recording struct {
+	Request struct {
+		Line string          `json:"line"`
+		Body json.RawMessage `json:"body"`
+	} `json:"request"`
+	Response struct {
+		Status  int               `json:"status"`
+		Headers map[string]string `json:"headers"`
+		Body    json.RawMessage   `json:"body"`
+	} `json:"response"`
+}
+
+func load(t *testing.T, name string) recording {
+	t.Helper()
+	found, err := filepath.Glob("../../e2e/replay/testdata/emqx-5.8.9/" + name + "-*.json")
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	data, err := os.ReadFile(found[0])
+	require.NoError(t, err)
+	var r recording
+	require.NoError(t, json.Unmarshal(data, &r))
+	return r
+}
+
+// serve answers as recorded, and checks that the question is the recorded one.
+func (r recording) serve(t *testing.T) Node {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if r.Request.Line != "" {
+			words := strings.Fields(r.Request.Line)
+			if request.Method != words[0] || request.URL.RequestURI() != words[1] {
+				t.Errorf("asked %s %s, recorded is %s %s", request.Method, request.URL.RequestURI(), words[0], words[1])
+			}
+		}
+		for name, value := range r.Response.Headers {
+			if !strings.EqualFold(name, "content-length") && !strings.EqualFold(name, "connection") {
+				w.Header().Set(name, value)
+			}
+		}
+		w.WriteHeader(r.Response.Status)
+		if r.Response.Status != http.StatusNoContent {
+			_, _ = w.Write(bodyOf(r.Response.Body))
+		}
+	}))
+	t.Cleanup(server.Close)
+	return Node{Name: "emqx@127.0.0.11", URL: server.URL}
+}
+
+// bodyOf turns a recorded text back into what was sent.
+func bodyOf(recorded json.RawMessage) []byte {
+	var text string
+	if json.Unmarshal(recorded, &text) == nil {
+		return []byte(text)
+	}
+	return recorded
+}
+
+var key = Credentials{Key: "opkey", Secret: "opsecret"}
+
+func TestRecordedAnswers(t *testing.T) {
+	client := NewClient(nil)
+	defer client.Close()
+	evacuation := Evacuation{ConnEvictRate: 2, SessEvictRate: 1, WaitTakeover: 4 * time.Second, Recipients: []string{"emqx@127.0.0.12", "emqx@127.0.0.13"}}
+	info := func(t *testing.T, node Node) (any, error) { return client.Info(t.Context(), node, key) }
+	status := func(t *testing.T, node Node) (any, error) { return client.Evacuation(t.Context(), node, key) }
+	start := func(t *testing.T, node Node) (any, error) {
+		return nil, client.Start(t.Context(), node, key, evacuation)
+	}
+	stop := func(t *testing.T, node Node) (any, error) { return nil, client.Stop(t.Context(), node, key) }
+	available := func(t *testing.T, node Node) (any, error) { return client.Available(t.Context(), node) }
+	running := func(state State, connected, sessions int32) *Status {
+		return &Status{
+			State: state, ConnEvictRate: 2, SessEvictRate: 1, Recipients: []string{"emqx@127.0.0.13", "emqx@127.0.0.12"},
+			InitialConnected: 12, InitialSessions: 16, CurrentConnected: connected, CurrentSessions: sessions,
+		}
+	}
+	for _, test := range []struct {
+		reason, recording, node string
+		ask                     func(*testing.T, Node) (any, error)
+		want                    any
+		err                     error
+	}{
+		{"a node tells of itself", "008", "emqx@127.0.0.12", info, NodeInfo{
+			Node: "emqx@127.0.0.12", Status: "running", Role: "core", Version: "5.8.9", Edition: "Enterprise", OTPRelease: "27.3.4.1/15.2.7",
+			Connections: Count{Known: true}, LiveConnections: Count{Known: true},
+		}, nil},
+		{"a node that is not there", "009", "emqx@127.0.0.99", info, NodeInfo{}, ErrUnknownNode},
+		{"the members", "010", "", func(t *testing.T, node Node) (any, error) { return client.Members(t.Context(), node, key) },
+			[]string{"emqx@127.0.0.11", "emqx@127.0.0.12", "emqx@127.0.0.13"}, nil},
+		{"a node takes clients", "059", "", available, true, nil},
+		{"an evacuated node takes none", "067", "", available, false, nil},
+		{"no evacuation", "016", "", status, (*Status)(nil), nil},
+		{"an evacuation waits for load balancers", "063", "", status, running(StateWaitingHealthCheck, 12, 16), nil},
+		{"it evicts connections", "074", "", status, running(StateEvictingConns, 12, 16), nil},
+		{"it waits for takeovers", "085", "", status, running(StateWaitingTakeover, 0, 16), nil},
+		{"it moves sessions", "097", "", status, running(StateEvictingSessions, 0, 9), nil},
+		{"it is over", "108", "", status, running(StateProhibiting, 0, 0), nil},
+		{"a listener runs", "071", "", func(t *testing.T, node Node) (any, error) {
+			return client.ListenerRunning(t.Context(), node, key, "tcp:default")
+		}, true, nil},
+		{"start", "060", "", start, nil, nil},
+		{"start again is success", "061", "", start, nil, nil},
+		{"start with an unknown recipient", "040", "", start, nil, ErrRecipients},
+		{"start of an unknown node", "043", "emqx@127.0.0.99", start, nil, ErrUnknownNode},
+		{"start with a viewer's key", "028", "", start, nil, ErrForbidden},
+		{"start with a wrong key", "029", "", start, nil, ErrUnauthorized},
+		{"stop", "050", "", stop, nil, nil},
+		{"stop of what does not run is success", "051", "", stop, nil, nil},
+		{"stop of an unknown node", "047", "emqx@127.0.0.99", stop, nil, ErrUnknownNode},
+		{"force leave", "197", "", func(t *testing.T, node Node) (any, error) {
+			return nil, client.ForceLeave(t.Context(), node, key, "emqx@127.0.0.13")
+		}, nil, nil},
+	} {
+		t.Run(test.recording+" "+test.reason, func(t *testing.T) {
+			node := load(t, test.recording).serve(t)
+			if test.node != "" {
+				node.Name = test.node
+			}
+			got, err := test.ask(t, node)
+			if test.err != nil {
+				require.ErrorIs(t, err, test.err)
+				require.Contains(t, err.Error(), node.Name, "an error names the node")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, test.want, got)
+		})
+	}
+}
+
+func TestStartBody(t *testing.T) {
+	var sent map[string]any
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err == nil {
+			err = json.Unmarshal(body, &sent)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	client := NewClient(nil)
+	defer client.Close()
+	require.NoError(t, client.Start(t.Context(), Node{Name: "emqx@a", URL: server.URL}, key, Evacuation{
+		ConnEvictRate: 7, SessEvictRate: 8, WaitTakeover: 9 * time.Second, Recipients: []string{"emqx@b"},
+	}))
+	require.Equal(t, map[string]any{
+		"wait_health_check": 0.0, "conn_evict_rate": 7.0, "sess_evict_rate": 8.0, "wait_takeover": 9.0, "migrate_to": []any{"emqx@b"},
+	}, sent, "only what every version knows: unknown fields are refused")
+}
+
+func TestAnswersOfTheContract(t *testing.T) {
+	for _, test := range []struct {
+		reason string
+		status int
+		kind   string
+		body   string
+		want   error
+		text   string
+	}{
+		{"the API is not there yet", 404, "text/html", "<html><head><title>404 - NOT FOUND</title></head></html>", ErrBooting, ""},
+		{"a call among nodes failed", 500, "application/json", `Unsupported code 'RPC_ERROR', message <<"RPC error on node 'emqx@a': timeout">>, schema def [x]`, ErrRemoteCall, "timeout"},
+		{"a node that is frozen", 500, "application/json", `{"code":"INTERNAL_ERROR","message":"error, function_clause, [{emqx_mgmt_api_nodes,format,[{error,timeout}],[]}]"}`, ErrRemoteCall, ""},
+		{"a rebalance holds the node", 400, "application/json", `{"code":"BAD_REQUEST","message":"error on node 'emqx@a': eviction_agent_busy"}`, ErrAgentBusy, ""},
+		{"a recipient that is known and away", 400, "application/json", `{"code":"NOT_FOUND","message":"Nodes unavailable: ['emqx@b']"}`, ErrRecipients, ""},
+		{"a numeric code", 400, "application/json", `{"code":400,"message":"Unknown sites: x"}`, nil, "HTTP 400 400: Unknown sites: x"},
+		{"no member", 400, "application/json", `{"code":"BAD_REQUEST","message":"node_not_in_cluster"}`, ErrNotMember, ""},
+		{"a redirect is not followed", 302, "text/html", "", nil, "HTTP 302"},
+		{"the dashboard stops", 503, "", "", ErrBooting, ""},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", test.kind)
+				w.Header().Set("Location", "http://127.0.0.1:1/")
+				w.WriteHeader(test.status)
+				_, _ = io.WriteString(w, test.body)
+			}))
+			defer server.Close()
+			client := NewClient(nil)
+			defer client.Close()
+			_, err := client.Members(t.Context(), Node{Name: "emqx@a", URL: server.URL}, key)
+			require.Error(t, err)
+			if test.want != nil {
+				require.ErrorIs(t, err, test.want)
+			}
+			require.Contains(t, err.Error(), test.text)
+			var failure *APIError
+			require.ErrorAs(t, err, &failure)
+			require.Equal(t, test.status, failure.Status)
+		})
+	}
+}
+
+func TestSilence(t *testing.T) {
+	client := NewClient(nil)
+	defer client.Close()
+	_, err := client.Members(t.Context(), Node{Name: "emqx@a", URL: "http://127.0.0.1:1"}, key)
+	require.ErrorIs(t, err, ErrSilent)
+	require.NotContains(t, err.Error(), key.Secret)
+
+	long := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"nodes":["` + strings.Repeat("x", maxBodyBytes) + `"]}`))
+	}))
+	defer long.Close()
+	_, err = client.Members(t.Context(), Node{Name: "emqx@a", URL: long.URL}, key)
+	require.ErrorContains(t, err, "longer than")
+}
+
+func TestUndefinedCounts(t *testing.T) {
+	var info NodeInfo
+	require.NoError(t, json.Unmarshal([]byte(`{"node_status":"running","connections":"undefined","live_connections":3}`), &info))
+	require.False(t, info.Connections.Known)
+	require.Equal(t, Count{Value: 3, Known: true}, info.LiveConnections)
+	require.False(t, NodeObservation{Seen: time.Now(), Info: info}.Running(), "a node that does not know its counts is not known to be empty")
+	require.Error(t, json.Unmarshal([]byte(`{"connections":[]}`), &info))
+}
+
+func TestRequestsAreObserved(t *testing.T) {
+	type seen struct {
+		operation string
+		status    int
+	}
+	var got []seen
+	client := NewClient(func(operation string, status int, _ time.Duration) { got = append(got, seen{operation, status}) })
+	defer client.Close()
+	node := load(t, "059").serve(t)
+	_, err := client.Available(t.Context(), node)
+	require.NoError(t, err)
+	_, err = client.Available(t.Context(), Node{Name: "emqx@a", URL: "http://127.0.0.1:1"})
+	require.Error(t, err)
+	require.Equal(t, []seen{{"availability_check", 200}, {"availability_check", 0}}, got)
+}
+
+func TestSecretsStayOutOfText(t *testing.T) {
+	for _, text := range []string{key.String(), key.GoString()} {
+		require.NotContains(t, text, key.Secret)
+	}
+	require.NotContains(t, errors.Join(errors.New("x"), &APIError{Status: 401}).Error(), key.Secret)
+}

@@ -1,0 +1,401 @@
+package evacuate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+)
+
+// fakeNode is a node of a broker that does what it is told at once.
+type fakeNode struct {
+	name       string
+	frozen     bool
+	evacuation *Status
+	starts     int
+	forget     int           // How often it forgets what it was told.
+	slow       time.Duration // How long an order takes.
+	refuses    error         // What it says to an order.
+}
+
+type fakeAPI struct {
+	mu     sync.Mutex
+	nodes  map[string]*fakeNode
+	left   []string
+	secret string
+	asked  map[string]int
+}
+
+func (f *fakeAPI) node(ctx context.Context, node Node, credentials Credentials) (*fakeNode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked[node.Name]++
+	n := f.nodes[node.Name]
+	if n.frozen {
+		f.mu.Unlock()
+		timer := time.NewTimer(questionTimeout)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		f.mu.Lock()
+		return nil, ErrSilent
+	}
+	if credentials.Secret != f.secret {
+		return nil, fmt.Errorf("node: %w", ErrUnauthorized)
+	}
+	return n, nil
+}
+
+func (f *fakeAPI) get(name string) fakeNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return *f.nodes[name]
+}
+
+func (f *fakeAPI) change(name string, change func(*fakeNode)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f.nodes[name])
+}
+
+func (f *fakeAPI) count(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked[name]
+}
+
+func (f *fakeAPI) gone() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.left)
+}
+
+func (f *fakeAPI) Info(ctx context.Context, node Node, c Credentials) (NodeInfo, error) {
+	_, err := f.node(ctx, node, c)
+	return NodeInfo{Node: node.Name, Status: "running", Connections: Count{5, true}, LiveConnections: Count{5, true}}, err
+}
+
+func (f *fakeAPI) Members(ctx context.Context, node Node, c Credentials) ([]string, error) {
+	_, err := f.node(ctx, node, c)
+	return []string{"b", "a"}, err
+}
+
+func (f *fakeAPI) Available(ctx context.Context, node Node) (bool, error) {
+	n, err := f.node(ctx, node, Credentials{Secret: f.secret})
+	return err == nil && f.get(n.name).evacuation == nil, err
+}
+
+func (f *fakeAPI) ListenerRunning(ctx context.Context, node Node, c Credentials, id string) (bool, error) {
+	_, err := f.node(ctx, node, c)
+	return id == "tcp:default", err
+}
+
+func (f *fakeAPI) Evacuation(ctx context.Context, node Node, c Credentials) (*Status, error) {
+	n, err := f.node(ctx, node, c)
+	if err != nil {
+		return nil, err
+	}
+	return f.get(n.name).evacuation, nil
+}
+
+func (f *fakeAPI) Start(ctx context.Context, node Node, c Credentials, e Evacuation) error {
+	n, err := f.node(ctx, node, c)
+	if err != nil {
+		return err
+	}
+	if slow := f.get(n.name).slow; slow > 0 {
+		time.Sleep(slow)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.starts++
+	if n.refuses != nil {
+		return n.refuses
+	}
+	if n.forget--; n.forget < 0 {
+		n.evacuation = &Status{State: StateEvictingConns, ConnEvictRate: e.ConnEvictRate, SessEvictRate: e.SessEvictRate, Recipients: e.Recipients}
+	}
+	return nil
+}
+
+func (f *fakeAPI) Stop(ctx context.Context, node Node, c Credentials) error {
+	_, err := f.node(ctx, node, c)
+	if err == nil {
+		f.change(node.Name, func(n *fakeNode) { n.evacuation = nil })
+	}
+	return err
+}
+
+func (f *fakeAPI) ForceLeave(ctx context.Context, node Node, c Credentials, member string) error {
+	if _, err := f.node(ctx, node, c); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = append(f.left, member)
+	return nil
+}
+
+// drive runs a test with a driver over two nodes, a and b, in virtual time.
+func drive(t *testing.T, test func(t *testing.T, f *fakeAPI, d *Driver, changes func() int)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeAPI{nodes: map[string]*fakeNode{"a": {name: "a"}, "b": {name: "b"}}, asked: map[string]int{}, secret: "new"}
+		var changes atomic.Int64
+		reads := 0
+		d := NewDriver(Config{
+			API: f, Logger: logr.Discard(), Changed: func() { changes.Add(1) },
+			Credentials: func(context.Context) (Credentials, error) {
+				if reads++; reads == 1 {
+					return Credentials{Key: "k", Secret: "old"}, nil
+				}
+				return Credentials{Key: "k", Secret: "new"}, nil
+			},
+		})
+		defer d.Close()
+		test(t, f, d, func() int { return int(changes.Load()) })
+	})
+}
+
+func pass(duration time.Duration) {
+	time.Sleep(duration)
+	synctest.Wait()
+}
+
+func goal(busy bool, a, b Intent, absent ...string) Goal {
+	evacuation := Evacuation{ConnEvictRate: 5, SessEvictRate: 5, Recipients: []string{"b"}}
+	return Goal{Busy: busy, Absent: absent, Nodes: []NodeGoal{
+		{Node: Node{Name: "a", URL: "http://a"}, Intent: a, Evacuation: evacuation, Listeners: []string{"tcp:default", "ssl:default"}},
+		{Node: Node{Name: "b", URL: "http://b"}, Intent: b},
+	}}
+}
+
+func TestDriverDoesNothingBeforeAGoal(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, changes func() int) {
+		pass(time.Hour)
+		require.Zero(t, f.count("a"))
+		require.Zero(t, changes())
+		require.Empty(t, d.Observation().Nodes)
+	})
+}
+
+func TestDriverConverges(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("a", func(n *fakeNode) { n.forget = 2 })
+		d.Pursue(goal(true, Evacuate, Serve))
+		require.EqualValues(t, 5, d.Observation().Nodes["a"].AskedConnRate, "what is about to be ordered shows at once")
+		pass(5 * time.Second)
+		require.Equal(t, 3, f.get("a").starts, "an evacuation that the broker forgot is started again")
+		a := d.Observation().Nodes["a"]
+		require.Equal(t, StateEvictingConns, a.Evacuation.State)
+		require.Equal(t, []string{"a", "b"}, a.Members)
+		require.Equal(t, map[string]bool{"tcp:default": true, "ssl:default": false}, a.Listeners)
+		require.NotEmpty(t, a.Samples)
+
+		d.Pursue(goal(true, Serve, Serve))
+		pass(2 * time.Second)
+		require.Nil(t, f.get("a").evacuation)
+		require.Zero(t, d.Observation().Nodes["a"].AskedConnRate, "what is over is not counted any more")
+	})
+}
+
+func TestFrozenNodeDelaysNobody(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		f.change("a", func(n *fakeNode) { n.frozen = true })
+		frozenAt := time.Now()
+		pass(time.Minute)
+		a, b := d.Observation().Nodes["a"], d.Observation().Nodes["b"]
+		require.False(t, a.Known())
+		require.EqualValues(t, 5, a.Info.LiveConnections.Value, "what was known is kept")
+		require.WithinDuration(t, frozenAt, a.Seen, 2*time.Second)
+		require.True(t, b.Known())
+		require.WithinDuration(t, time.Now(), b.Seen, 2*time.Second, "the view of the other stays fresh")
+		f.change("a", func(n *fakeNode) { n.frozen = false })
+		pass(10 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Known())
+	})
+}
+
+func TestSlowOrderMakesNobodyBlind(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("a", func(n *fakeNode) { n.slow = 20 * time.Second })
+		d.Pursue(goal(true, Evacuate, Serve))
+		pass(10 * time.Second)
+		a := d.Observation().Nodes["a"]
+		require.True(t, a.Known())
+		require.WithinDuration(t, time.Now(), a.Seen, time.Second, "the node is asked while its order is under way")
+		require.Nil(t, a.Evacuation)
+		require.Zero(t, f.get("a").starts)
+
+		d.Pursue(goal(true, Serve, Serve))
+		pass(5 * time.Second)
+		require.EqualValues(t, 5, d.Observation().Nodes["a"].AskedConnRate, "the order that is under way counts although nobody wants it any more")
+		pass(10 * time.Second)
+		require.Equal(t, 1, f.get("a").starts, "an order is not given twice")
+		require.Nil(t, f.get("a").evacuation, "what was started late is stopped")
+		require.Zero(t, d.Observation().Nodes["a"].AskedConnRate)
+	})
+}
+
+func TestStartIsPutOffAndGivenUp(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		delayed := goal(true, Evacuate, Serve)
+		delayed.Nodes[0].Evacuation.StartDelay = 500 * time.Millisecond
+		d.Pursue(delayed)
+		pass(400 * time.Millisecond)
+		require.Zero(t, f.get("a").starts)
+		require.EqualValues(t, 5, d.Observation().Nodes["a"].AskedConnRate, "what is about to be ordered counts")
+		pass(200 * time.Millisecond)
+		require.Equal(t, 1, f.get("a").starts)
+
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		d.Pursue(delayed)
+		pass(400 * time.Millisecond)
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		require.Equal(t, 1, f.get("a").starts, "what nobody wants any more is not started")
+		require.Zero(t, d.Observation().Nodes["a"].AskedConnRate)
+	})
+}
+
+func TestRefusedOrderIsToldAndRepeated(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("a", func(n *fakeNode) { n.refuses = ErrAgentBusy })
+		d.Pursue(goal(true, Evacuate, Serve))
+		pass(10 * time.Second)
+		a := d.Observation().Nodes["a"]
+		require.True(t, a.Known(), "a node that does not obey is known all the same")
+		require.Equal(t, ErrAgentBusy.Error(), a.OrderFailure)
+		require.InDelta(t, 10, f.get("a").starts, 1, "once a second")
+		f.change("a", func(n *fakeNode) { n.refuses = nil })
+		pass(2 * time.Second)
+		a = d.Observation().Nodes["a"]
+		require.NotNil(t, a.Evacuation)
+		require.Empty(t, a.OrderFailure)
+	})
+}
+
+func TestOrderThatDoesNotHelpIsRepeatedOnceASecond(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("a", func(n *fakeNode) { n.forget = 1000 })
+		d.Pursue(goal(true, Evacuate, Serve))
+		pass(10 * time.Second)
+		require.InDelta(t, 10, f.get("a").starts, 1)
+	})
+}
+
+func TestOrderWhoseAnswerWasLostIsCountedForAMinute(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("a", func(n *fakeNode) { n.refuses = ErrSilent })
+		d.Pursue(goal(true, Evacuate, Serve))
+		pass(2500 * time.Millisecond)
+		d.Pursue(goal(true, Serve, Serve))
+		pass(orderEcho - 2*time.Second)
+		require.EqualValues(t, 5, d.Observation().Nodes["a"].AskedConnRate)
+		pass(4 * time.Second)
+		require.Zero(t, d.Observation().Nodes["a"].AskedConnRate)
+	})
+}
+
+func TestMembersKnowSinceWhen(t *testing.T) {
+	drive(t, func(t *testing.T, _ *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(2500 * time.Millisecond)
+		since := d.Observation().Nodes["a"].MembersSince
+		require.False(t, since.IsZero())
+		pass(5 * time.Second)
+		a := d.Observation().Nodes["a"]
+		require.Equal(t, since, a.MembersSince)
+		require.True(t, a.Seen.After(since))
+	})
+}
+
+func TestIdleDriverAsksSeldomAndIsQuiet(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, changes func() int) {
+		d.Pursue(goal(false, Serve, Serve))
+		pass(10 * time.Second)
+		before, told := f.count("a"), changes()
+		pass(10 * time.Minute)
+		require.LessOrEqual(t, f.count("a")-before, 21*6, "every 30 s, six questions")
+		require.Equal(t, told, changes(), "nothing changed, nobody is woken")
+	})
+}
+
+func TestAbsentMembersAreMadeToLeave(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.change("b", func(n *fakeNode) { n.frozen = true })
+		d.Pursue(goal(true, Evacuate, Serve, "gone"))
+		pass(20 * time.Second)
+		require.Empty(t, f.gone(), "a node on its way out does not speak for the cluster")
+		require.Contains(t, d.Observation().Failure, "no node of the cluster answers")
+		f.change("b", func(n *fakeNode) { n.frozen = false })
+		pass(20 * time.Second)
+		require.Equal(t, []string{"gone"}, f.gone())
+		require.True(t, d.Observation().Left["gone"])
+		require.Empty(t, d.Observation().Failure)
+		d.Pursue(goal(true, Evacuate, Serve))
+		require.Empty(t, d.Observation().Left, "what is not asked about is forgotten")
+	})
+}
+
+func TestRefusedKeyIsReadAgain(t *testing.T) {
+	drive(t, func(t *testing.T, _ *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		synctest.Wait()
+		a := d.Observation().Nodes["a"]
+		require.True(t, a.Unauthorized)
+		pass(2 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Known(), "the Secret was read again")
+	})
+}
+
+func TestNodeThatMovedOrWentIsForgotten(t *testing.T) {
+	drive(t, func(t *testing.T, _ *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		require.Len(t, d.Observation().Nodes, 2)
+		one := goal(true, Serve, Serve)
+		one.Nodes = one.Nodes[:1]
+		d.Pursue(one)
+		require.Len(t, d.Observation().Nodes, 1)
+		pass(3 * time.Second)
+		require.Len(t, d.Observation().Nodes, 1, "what was under way is not published any more")
+	})
+}
+
+func TestFailureToReadTheKeyIsToldAndRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeAPI{nodes: map[string]*fakeNode{"a": {name: "a"}, "b": {name: "b"}}, asked: map[string]int{}, secret: "s"}
+		var failing atomic.Bool
+		failing.Store(true)
+		d := NewDriver(Config{API: f, Logger: logr.Discard(), Changed: func() {}, Credentials: func(context.Context) (Credentials, error) {
+			if failing.Load() {
+				return Credentials{}, errors.New("no such Secret")
+			}
+			return Credentials{Secret: "s"}, nil
+		}})
+		defer d.Close()
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		require.Equal(t, "no such Secret", d.Observation().Nodes["a"].Failure)
+		require.Zero(t, f.count("a"), "without a key nobody is asked")
+		failing.Store(false)
+		pass(3 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Known())
+	})
+}

@@ -1,0 +1,214 @@
+package evacuate
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// observe asks a node about itself and returns what is known now.
+func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, last NodeObservation) NodeObservation {
+	credentials, err := d.credentials.get(ctx)
+	if err != nil {
+		return failed(last, err)
+	}
+	next, err := d.ask(ctx, goal, credentials, last)
+	if err != nil {
+		d.distrust(credentials, err)
+		return failed(last, err)
+	}
+	next.OrderFailure = last.OrderFailure
+	next.MembersSince = next.Seen
+	if slices.Equal(next.Members, last.Members) {
+		next.MembersSince = last.MembersSince
+	}
+	if busy {
+		next.Samples = sampled(last.Samples, Sample{At: next.Seen, Live: next.Info.LiveConnections.Value})
+	}
+	return next
+}
+
+// distrust has the API key read again when EMQX refused it.
+func (d *Driver) distrust(credentials Credentials, err error) {
+	if errors.Is(err, ErrUnauthorized) {
+		d.credentials.forget(credentials)
+	}
+}
+
+// failed keeps what was known and says why nothing newer is.
+func failed(last NodeObservation, err error) NodeObservation {
+	last.Failure = err.Error()
+	last.Unauthorized = errors.Is(err, ErrUnauthorized)
+	return last
+}
+
+// ask puts all questions at once: an answer is whole or there is none. A listener that was seen to run is not asked
+// about again while the node answers.
+func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials Credentials, last NodeObservation) (NodeObservation, error) {
+	var (
+		next      NodeObservation
+		listeners sync.Mutex
+	)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		next.Info, err = d.config.API.Info(groupCtx, goal.Node, credentials)
+		return err
+	})
+	group.Go(func() (err error) {
+		next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
+		slices.Sort(next.Members)
+		return err
+	})
+	group.Go(func() (err error) {
+		next.Available, err = d.config.API.Available(groupCtx, goal.Node)
+		return err
+	})
+	group.Go(func() (err error) {
+		next.Evacuation, err = d.config.API.Evacuation(groupCtx, goal.Node, credentials)
+		return err
+	})
+	next.Listeners = map[string]bool{}
+	for _, id := range goal.Listeners {
+		if last.Known() && last.Listeners[id] {
+			listeners.Lock()
+			next.Listeners[id] = true
+			listeners.Unlock()
+			continue
+		}
+		group.Go(func() error {
+			running, err := d.config.API.ListenerRunning(groupCtx, goal.Node, credentials, id)
+			listeners.Lock()
+			defer listeners.Unlock()
+			next.Listeners[id] = running
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return NodeObservation{}, err
+	}
+	next.Seen = time.Now()
+	return next, nil
+}
+
+// sampled adds a sample and drops those that are older than the window.
+func sampled(samples []Sample, sample Sample) []Sample {
+	first := slices.IndexFunc(samples, func(s Sample) bool { return sample.At.Sub(s.At) <= SampleWindow })
+	if first < 0 {
+		first = len(samples)
+	}
+	return append(slices.Clone(samples[first:]), sample)
+}
+
+// order is what a node must be told.
+type order int
+
+const (
+	nothing order = iota
+	start
+	stop
+	restart // Stop, then start: the evacuation that runs is not the one that shall.
+)
+
+// orderFor decides, from a node's goal and what it is like, what it must be told. Start and stop are repeated until
+// they show: the broker forgets an evacuation when its disk is lost, and recipients when it restarts.
+func orderFor(goal NodeGoal, node NodeObservation) order {
+	switch goal.Intent {
+	case Serve:
+		if node.Evacuation != nil {
+			return stop
+		}
+	case Evacuate:
+		switch {
+		case len(goal.Evacuation.Recipients) == 0 || node.Empty():
+			return nothing
+		case node.Evacuation == nil:
+			return start
+		case !runs(*node.Evacuation, goal.Evacuation):
+			return restart
+		}
+	case Observe:
+	}
+	return nothing
+}
+
+// runs tells whether an evacuation is the one asked for. The recipients that a node reports are those that can take
+// sessions at the moment: fewer than asked for are fine, others or none are not.
+func runs(status Status, asked Evacuation) bool {
+	if status.ConnEvictRate != asked.ConnEvictRate || status.SessEvictRate != asked.SessEvictRate || len(status.Recipients) == 0 {
+		return false
+	}
+	for _, recipient := range status.Recipients {
+		if !slices.Contains(asked.Recipients, recipient) {
+			return false
+		}
+	}
+	return true
+}
+
+// give gives an order.
+func (d *Driver) give(ctx context.Context, goal NodeGoal, order order) error {
+	credentials, err := d.credentials.get(ctx)
+	if err != nil {
+		return err
+	}
+	logger := d.config.Logger.WithValues("node", goal.Name)
+	if order == stop || order == restart {
+		if err := d.config.API.Stop(ctx, goal.Node, credentials); err != nil {
+			d.distrust(credentials, err)
+			return err
+		}
+		logger.V(2).Info("Stopped the evacuation", "restart", order == restart)
+	}
+	if order == start || order == restart {
+		if err := d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation); err != nil {
+			d.distrust(credentials, err)
+			return err
+		}
+		logger.V(2).Info("Started the evacuation", "connEvictRate", goal.Evacuation.ConnEvictRate,
+			"sessEvictRate", goal.Evacuation.SessEvictRate, "recipients", goal.Evacuation.Recipients)
+	}
+	return nil
+}
+
+// credentialCache reads the API key when it is not known.
+type credentialCache struct {
+	read  func(context.Context) (Credentials, error)
+	mu    sync.Mutex
+	known *Credentials
+}
+
+func (c *credentialCache) get(ctx context.Context) (Credentials, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		credentials, err := c.read(ctx)
+		if err != nil {
+			return Credentials{}, err
+		}
+		c.known = &credentials
+	}
+	return *c.known, nil
+}
+
+// peek returns the credentials if they are known.
+func (c *credentialCache) peek() (Credentials, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		return Credentials{}, false
+	}
+	return *c.known, true
+}
+
+// forget drops credentials that EMQX refused, unless newer ones are known.
+func (c *credentialCache) forget(refused Credentials) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known != nil && *c.known == refused {
+		c.known = nil
+	}
+}
