@@ -1,0 +1,239 @@
+package informers
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	kubetesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
+)
+
+var (
+	emqxes      = v2beta1.SchemeGroupVersion.WithResource("emqxes")
+	sets        = appsv1.SchemeGroupVersion.WithResource("statefulsets")
+	pods        = corev1.SchemeGroupVersion.WithResource("pods")
+	services    = corev1.SchemeGroupVersion.WithResource("services")
+	endpoints   = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	metadataFor = map[schema.GroupVersionResource]string{configMapsResource: "ConfigMap", secretsResource: "Secret"}
+)
+
+// world is a Kubernetes with one cluster, e, and who is woken by what changes in it.
+type world struct {
+	t        *testing.T
+	trackers map[schema.GroupVersionResource]kubetesting.ObjectTracker
+	objects  map[schema.GroupVersionResource]runtime.Object
+
+	mu    sync.Mutex
+	woken []string
+}
+
+func newWorld(t *testing.T) *world {
+	kube, emqx := kubefake.NewSimpleClientset(), emqxfake.NewSimpleClientset()
+	scheme := metadatafake.NewTestScheme()
+	require.NoError(t, metav1.AddMetaToScheme(scheme))
+	meta := metadatafake.NewSimpleMetadataClient(scheme)
+	w := &world{t: t, objects: map[schema.GroupVersionResource]runtime.Object{
+		emqxes:    &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "e", Generation: 1}},
+		sets:      &appsv1.StatefulSet{ObjectMeta: owned("set", "EMQX", v2beta1.SchemeGroupVersion, "e")},
+		pods:      &corev1.Pod{ObjectMeta: owned("pod", "StatefulSet", appsv1.SchemeGroupVersion, "set")},
+		services:  &corev1.Service{ObjectMeta: owned("service", "EMQX", v2beta1.SchemeGroupVersion, "e"), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}},
+		endpoints: &discoveryv1.EndpointSlice{ObjectMeta: owned("slice", "Service", corev1.SchemeGroupVersion, "service")},
+	}, trackers: map[schema.GroupVersionResource]kubetesting.ObjectTracker{
+		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(),
+		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(),
+	}}
+	for resource, kind := range metadataFor {
+		w.objects[resource] = &metav1.PartialObjectMetadata{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: kind}, ObjectMeta: owned(kind, "EMQX", v2beta1.SchemeGroupVersion, "e"),
+		}
+	}
+	caches, err := New(Clients{Kube: kube, EMQX: emqx, Metadata: meta}, nil)
+	require.NoError(t, err)
+	require.NoError(t, caches.Handle(func(key cache.ObjectName, kind string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.woken = append(w.woken, kind+" wakes "+key.String())
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		cancel()
+		caches.Wait()
+	})
+	require.NoError(t, caches.Run(ctx))
+	synctest.Wait()
+	return w
+}
+
+// owned is the metadata of an object that another controls.
+func owned(name, kind string, of schema.GroupVersion, owner string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name: name, Namespace: "n", UID: types.UID(name), Labels: map[string]string{discoveryv1.LabelServiceName: owner},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: of.String(), Kind: kind, Name: owner, UID: types.UID(owner), Controller: ptr.To(true)}},
+	}
+}
+
+// create makes the world's object of a kind.
+func (w *world) create(resource schema.GroupVersionResource) {
+	w.t.Helper()
+	require.NoError(w.t, w.trackers[resource].Create(resource, w.objects[resource].DeepCopyObject(), "n"))
+	synctest.Wait()
+}
+
+// change updates the world's object of a kind.
+func (w *world) change(resource schema.GroupVersionResource, change func(runtime.Object)) {
+	w.t.Helper()
+	change(w.objects[resource])
+	require.NoError(w.t, w.trackers[resource].Update(resource, w.objects[resource].DeepCopyObject(), "n"))
+}
+
+// woke returns who was woken by f.
+func (w *world) woke(f func()) []string {
+	w.mu.Lock()
+	w.woken = nil
+	w.mu.Unlock()
+	f()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.woken
+}
+
+// as makes a change of a kind's type one of any object.
+func as[T runtime.Object](change func(T)) func(runtime.Object) {
+	return func(object runtime.Object) { change(object.(T)) }
+}
+
+func label(object runtime.Object) {
+	labels := map[string]string{"a": "b"}
+	maps.Copy(labels, object.(metav1.Object).GetLabels())
+	object.(metav1.Object).SetLabels(labels)
+}
+
+func finalizer(object runtime.Object) { object.(metav1.Object).SetFinalizers([]string{"a/b"}) }
+
+type changes map[string]func(runtime.Object)
+
+// TestHandlers is the table of Handle, row by row: an object is made, changed in ways that matter and in ways that do
+// not, and deleted.
+func TestHandlers(t *testing.T) {
+	ready := corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue}
+	for _, row := range []struct {
+		resource        schema.GroupVersionResource
+		after           []schema.GroupVersionResource // Over which the way leads to the key.
+		matters, others changes
+		wakes           string
+	}{
+		{emqxes, nil, changes{
+			"generation": as(func(e *v2beta1.EMQX) { e.Generation++ }),
+			"phase":      as(func(e *v2beta1.EMQX) { e.Status.Phase = v2beta1.PhaseDone }),
+			"labels":     label,
+		}, changes{
+			"the rest of the status": as(func(e *v2beta1.EMQX) { e.Status.Clients = 7 }),
+		}, "EMQX wakes n/e"},
+		{sets, nil, changes{
+			"generation":     as(func(s *appsv1.StatefulSet) { s.Generation++ }),
+			"number of pods": as(func(s *appsv1.StatefulSet) { s.Status.Replicas++ }),
+			"labels":         label,
+		}, changes{
+			"the rest of the status": as(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas++ }),
+		}, "StatefulSet wakes n/e"},
+		{pods, []schema.GroupVersionResource{sets}, changes{
+			"conditions": as(func(p *corev1.Pod) { p.Status.Conditions = []corev1.PodCondition{ready} }),
+			"containers": as(func(p *corev1.Pod) { p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "emqx"}} }),
+			"address":    as(func(p *corev1.Pod) { p.Status.PodIP = "10.0.0.2" }),
+		}, changes{"labels": label, "finalizers": finalizer}, "Pod wakes n/e"},
+		{services, nil, changes{
+			"selector": as(func(s *corev1.Service) { s.Spec.Selector = map[string]string{"a": "b"} }),
+			"labels":   label,
+		}, changes{
+			"status": as(func(s *corev1.Service) { s.Status.Conditions = []metav1.Condition{{Type: "a"}} }),
+		}, "Service wakes n/e"},
+		{endpoints, []schema.GroupVersionResource{services}, changes{
+			"endpoints": as(func(s *discoveryv1.EndpointSlice) {
+				s.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.2"}}}
+			}),
+		}, changes{"labels": label}, "EndpointSlice wakes n/e"},
+		{configMapsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "ConfigMap wakes n/e"},
+		{secretsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "Secret wakes n/e"},
+	} {
+		t.Run(row.resource.Resource, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				for _, resource := range row.after {
+					w.create(resource)
+				}
+				require.Equal(t, []string{row.wakes}, w.woke(func() { w.create(row.resource) }), "created")
+				for what, change := range row.matters {
+					require.Equal(t, []string{row.wakes}, w.woke(func() { w.change(row.resource, change) }), what)
+				}
+				for what, change := range row.others {
+					require.Empty(t, w.woke(func() { w.change(row.resource, change) }), what)
+				}
+				name := w.objects[row.resource].(metav1.Object).GetName()
+				require.Equal(t, []string{row.wakes}, w.woke(func() {
+					require.NoError(t, w.trackers[row.resource].Delete(row.resource, "n", name))
+				}), "deleted")
+			})
+		})
+	}
+}
+
+// TestWhoIsWoken has the ways that lead nowhere, and the one that leads over a label.
+func TestWhoIsWoken(t *testing.T) {
+	for _, test := range []struct {
+		reason   string
+		resource schema.GroupVersionResource
+		after    []schema.GroupVersionResource
+		change   func(*world)
+		want     []string
+	}{
+		{"a pod of a set that nobody knows", pods, nil, func(*world) {}, nil},
+		{"a pod of another set of that name", pods, []schema.GroupVersionResource{sets}, func(w *world) { w.meta(pods).OwnerReferences[0].UID = "other" }, nil},
+		{"a set of somebody else's", sets, nil, func(w *world) { w.meta(sets).OwnerReferences[0].APIVersion = "other/v1" }, nil},
+		{"endpoints of the headless Service", endpoints, []schema.GroupVersionResource{services}, func(w *world) {
+			w.objects[services].(*corev1.Service).Spec.ClusterIP = corev1.ClusterIPNone
+		}, nil},
+		{"a Secret that a person made anew", secretsResource, nil, func(w *world) {
+			w.meta(secretsResource).OwnerReferences = nil
+			w.meta(secretsResource).Labels[v2beta1.LabelInstance] = "e"
+		}, []string{"Secret wakes n/e"}},
+		{"a Secret of nobody's", secretsResource, nil, func(w *world) { w.meta(secretsResource).OwnerReferences = nil }, nil},
+		{"a Secret of another controller's", secretsResource, nil, func(w *world) {
+			w.meta(secretsResource).OwnerReferences[0].Kind = "Other"
+			w.meta(secretsResource).Labels[v2beta1.LabelInstance] = "e"
+		}, nil},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				test.change(w)
+				for _, resource := range test.after {
+					w.create(resource)
+				}
+				require.Equal(t, test.want, w.woke(func() { w.create(test.resource) }))
+			})
+		})
+	}
+}
+
+// meta is the metadata of the world's object of a kind.
+func (w *world) meta(resource schema.GroupVersionResource) *metav1.ObjectMeta {
+	return w.objects[resource].(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
+}

@@ -1,0 +1,38 @@
+package informers
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+const controllerIndex = "controller"
+
+// byController finds objects by the UID of their controller.
+var byController = cache.Indexers{controllerIndex: func(object any) ([]string, error) {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return nil, err
+	}
+	if controller := metav1.GetControllerOfNoCopy(accessor); controller != nil {
+		return []string{string(controller.UID)}, nil
+	}
+	return nil, nil
+}}
+
+// trim drops what no decision is made from before an object is kept: the caches hold every pod of every cluster.
+func trim(object any) (any, error) {
+	if accessor, err := meta.Accessor(object); err == nil {
+		accessor.SetManagedFields(nil)
+	}
+	switch o := object.(type) {
+	case *corev1.Pod:
+		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
+		o.Annotations = nil
+	case *appsv1.StatefulSet:
+		o.Spec.Template = corev1.PodTemplateSpec{}
+	}
+	return object, nil
+}
