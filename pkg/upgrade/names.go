@@ -1,0 +1,41 @@
+package upgrade
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+)
+
+// actionName is the name of an action's kind, for metrics and logs.
+func actionName(action Action) string { return reflect.TypeOf(action).Name() }
+
+// describe says what an action does to which object, for errors.
+func describe(s Snapshot, action Action) string {
+	name := func(object string) string { return s.EMQX.Namespace + "/" + object }
+	switch a := action.(type) {
+	case CreateCookieSecret:
+		return "create Secret " + name(s.EMQX.NodeCookieSecretName())
+	case CreateKeysSecret:
+		return "create Secret " + name(s.EMQX.BootstrapAPIKeySecretName())
+	case ApplyConfigMap:
+		return "apply ConfigMap " + name(s.EMQX.ConfigMapName())
+	case ApplyHeadlessService:
+		return "apply Service " + name(s.EMQX.HeadlessServiceName())
+	case ApplyService:
+		return fmt.Sprintf("point Service %s to revision %s", name(resources.ServiceName(s.EMQX, a.Kind)), a.Revision)
+	case DeleteService:
+		return "delete Service " + name(resources.ServiceName(s.EMQX, a.Kind))
+	case CreateSet:
+		return "create StatefulSet " + name(s.EMQX.CoreSetName(a.Set.Revision))
+	case ScaleSet:
+		return fmt.Sprintf("scale StatefulSet %s to %d", name(a.Name), a.Replicas)
+	case MarkServing:
+		return "mark StatefulSet " + name(a.Name) + " as serving"
+	case DeleteSet:
+		return "delete StatefulSet " + name(a.Name)
+	case SetGate:
+		return "write the readiness gate of pod " + name(a.Pod)
+	}
+	return actionName(action)
+}

@@ -1,0 +1,480 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+)
+
+var testNow = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// upgrading is a Snapshot of a two-node cluster in the middle of an upgrade from blue to green, in the given phase, in
+// which nothing is wrong: everything that the phase waits for is there.
+func upgrading(phase v2beta1.Phase, change ...func(*Snapshot)) Snapshot {
+	s := Snapshot{
+		Now: testNow, Revision: "green", Intent: `{"image":"b"}`,
+		Headless: Current, ConfigMap: Current, CookieSecret: Current, KeysSecret: Current,
+		EMQX: &v2beta1.EMQX{
+			ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", Generation: 2},
+			Spec:       v2beta1.EMQXSpec{Image: "b"},
+			Status: v2beta1.EMQXStatus{Phase: phase, Upgrade: &v2beta1.UpgradeStatus{
+				From: "blue", To: "green", StartedTime: at(testNow.Add(-time.Minute)), PhaseStartedTime: at(testNow.Add(-time.Minute)),
+				SwitchedTime: at(testNow.Add(-time.Minute)), ClientsTotal: 10, ClientsTotalTime: at(testNow.Add(-time.Minute)),
+			}},
+		},
+		Observation: evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{}, Left: map[string]bool{}},
+		Services:    map[resources.ServiceKind]Service{},
+	}
+	s.EMQX.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(2))
+	s.EMQX.Spec.UpdateStrategy.EvacuationStrategy = v2beta1.EvacuationStrategy{ConnEvictRate: 10, SessEvictRate: 10, WaitTakeover: 1}
+	s.Sets = []Set{setOfTwo("blue", testNow.Add(-time.Hour)), setOfTwo("green", testNow.Add(-time.Minute))}
+	var members []string
+	for _, pod := range s.pods() {
+		members = append(members, pod.Node)
+	}
+	for _, pod := range s.pods() {
+		s.Observation.Nodes[pod.Node] = evacuate.NodeObservation{
+			Seen: testNow, Members: members, Available: true, Listeners: map[string]bool{"tcp:default": true},
+			Info: evacuate.NodeInfo{Status: "running", Connections: evacuate.Count{Known: true}, LiveConnections: evacuate.Count{Known: true}},
+		}
+	}
+	withNode("e-core-green-0", clients(5, 5))(&s)
+	withNode("e-core-green-1", clients(5, 5))(&s)
+	point(&s, "green")
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+func setOfTwo(revision string, serving time.Time) Set {
+	set := Set{
+		Name: "e-core-" + revision, UID: types.UID(revision), Revision: revision, Replicas: 2, NodeCount: 2, ServingSince: serving,
+		Ports: resources.Ports{
+			Dashboard: []resources.Port{{Name: "dashboard", Number: 18083}},
+			Listeners: []resources.Port{{Name: "tcp-default", Number: 1883, Listener: "tcp:default"}},
+		},
+		Intent: fmt.Sprintf(`{"image":%q}`, map[string]string{"blue": "a", "green": "b"}[revision]),
+	}
+	for i := range 2 {
+		set.Pods = append(set.Pods, Pod{
+			Name: fmt.Sprintf("e-core-%s-%d", revision, i), UID: types.UID(fmt.Sprintf("%s-%d", revision, i)), Ordinal: i,
+			IP: fmt.Sprintf("10.0.%d.%d", len(revision), i), Node: fmt.Sprintf("emqx@e-core-%s-%d", revision, i),
+			Ready: true, ContainersReady: true, OnServing: true, ContainerRunning: true,
+		})
+	}
+	return set
+}
+
+// point has both Services select a revision, and lead to its pods.
+func point(s *Snapshot, revision string) {
+	for _, kind := range resources.ServiceKinds() {
+		service := Service{Revision: revision, State: Current}
+		for _, pod := range s.set(revision).Pods {
+			service.Endpoints = append(service.Endpoints, Endpoint{PodUID: pod.UID, Ready: true})
+		}
+		s.Services[kind] = service
+	}
+}
+
+// Modifiers, to be read as "… but".
+
+func serving(revision string) func(*Snapshot) { return func(s *Snapshot) { point(s, revision) } }
+
+func withPod(name string, change func(*Pod)) func(*Snapshot) {
+	return func(s *Snapshot) {
+		for i := range s.Sets {
+			for j := range s.Sets[i].Pods {
+				if s.Sets[i].Pods[j].Name == name {
+					change(&s.Sets[i].Pods[j])
+				}
+			}
+		}
+	}
+}
+
+func withNode(pod string, change func(*evacuate.NodeObservation)) func(*Snapshot) {
+	return func(s *Snapshot) {
+		node := s.Observation.Nodes["emqx@"+pod]
+		change(&node)
+		s.Observation.Nodes["emqx@"+pod] = node
+	}
+}
+
+func withSet(revision string, change func(*Set)) func(*Snapshot) {
+	return func(s *Snapshot) { change(s.set(revision)) }
+}
+
+func withSpec(change func(*v2beta1.EMQXSpec)) func(*Snapshot) {
+	return func(s *Snapshot) { change(&s.EMQX.Spec) }
+}
+
+func withUpgrade(change func(*v2beta1.UpgradeStatus)) func(*Snapshot) {
+	return func(s *Snapshot) { change(s.EMQX.Status.Upgrade) }
+}
+
+func without(revision string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		for i := range s.Sets {
+			if s.Sets[i].Revision == revision {
+				s.Sets = append(s.Sets[:i:i], s.Sets[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+func silentNode(n *evacuate.NodeObservation) { n.Failure = "no answer in time" }
+
+func clients(live, sessions int64) func(*evacuate.NodeObservation) {
+	return func(n *evacuate.NodeObservation) {
+		n.Info.LiveConnections.Value, n.Info.Connections.Value = live, sessions
+	}
+}
+
+func state(state evacuate.State) func(*evacuate.NodeObservation) {
+	return func(n *evacuate.NodeObservation) {
+		n.Evacuation = &evacuate.Status{State: state, ConnEvictRate: 5, SessEvictRate: 5, Recipients: []string{"emqx@e-core-green-0"}}
+		n.Available = false
+	}
+}
+
+// evacuatedBlue has both blue nodes evacuated and empty.
+func evacuatedBlue(s *Snapshot) {
+	for i := range 2 {
+		withNode(fmt.Sprintf("e-core-blue-%d", i), state(evacuate.StateProhibiting))(s)
+	}
+}
+
+func TestPhases(t *testing.T) {
+	for _, test := range []struct {
+		reason  string
+		s       Snapshot
+		phase   v2beta1.Phase
+		waiting string
+		actions []Action
+	}{
+		// Pending
+		{"a new resource is provisioned", upgrading("", without("blue"), without("green"), func(s *Snapshot) { s.Services = nil }), v2beta1.PhaseProvisioning, "", nil},
+		{"another revision is provisioned", upgrading(v2beta1.PhasePending, serving("blue")), v2beta1.PhaseProvisioning, "", nil},
+		{"nothing changes", upgrading(v2beta1.PhasePending, without("blue")), v2beta1.PhaseDone, "", nil},
+		{"a set that is left over is dealt with", upgrading(v2beta1.PhasePending), v2beta1.PhaseProvisioning, "", nil},
+
+		// Provisioning
+		{"the set is made, after the configuration", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green")), v2beta1.PhaseProvisioning, "to be created",
+			[]Action{ApplyConfigMap{}, CreateSet{resources.CoreSet{Revision: "green", Replicas: 2, Intent: `{"image":"b"}`}}}},
+		{"a set that is too small is enlarged", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Replicas = 1 })), v2beta1.PhaseProvisioning, "to have 2 nodes",
+			[]Action{ScaleSet{Name: "e-core-green", UID: "green", Replicas: 2, NodeCount: 2}}},
+		{"all is ready", upgrading(v2beta1.PhaseProvisioning, serving("blue")), v2beta1.PhaseSwitching, "", nil},
+		{"a pod is missing", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Pods = s.Pods[:1] })), v2beta1.PhaseProvisioning, "1/2: e-core-green-1 is not created yet; the events of StatefulSet e-core-green say why", nil},
+		{"a pod is missing a moment after", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Pods = s.Pods[:1] }), withUpgrade(func(u *v2beta1.UpgradeStatus) { u.PhaseStartedTime = at(testNow.Add(-time.Second)) })), v2beta1.PhaseProvisioning, "1/2: e-core-green-1 is not created yet", nil},
+		{"a pod has trouble", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-1", func(p *Pod) { p.Trouble = "ImagePullBackOff" })), v2beta1.PhaseProvisioning, "e-core-green-1 has trouble: ImagePullBackOff", nil},
+		{"a pod is not ready", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "e-core-green-0 is starting", nil},
+		{"a node is silent", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", silentNode)), v2beta1.PhaseProvisioning, "does not answer", nil},
+		{"a node does not know the key", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure, n.Unauthorized = "401", true })), v2beta1.PhaseProvisioning, "does not know the operator's API key", nil},
+		{"a node refuses clients", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Available = false })), v2beta1.PhaseProvisioning, "refuses clients", nil},
+		{"a listener is down", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Listeners = nil })), v2beta1.PhaseProvisioning, "listener tcp:default", nil},
+		{"a node is alone", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Members = []string{"emqx@e-core-green-0"} })), v2beta1.PhaseProvisioning, "does not see", nil},
+		{"an old node that is frozen bars nobody", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-blue-0", silentNode)), v2beta1.PhaseSwitching, "", nil},
+		{"a set that never served is removed at once", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
+			s.Sets = append(s.Sets, setOfTwo("red", time.Time{}))
+		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", []Action{ScaleSet{Name: "e-core-red", UID: "red", NodeCount: 2}}},
+
+		// Switching
+		{"the set is marked before a Service selects it", upgrading(v2beta1.PhaseSwitching, serving("blue"), withSet("green", func(s *Set) { s.ServingSince = time.Time{} })), v2beta1.PhaseSwitching, "marked as serving",
+			[]Action{MarkServing{Name: "e-core-green", UID: "green", At: testNow}}},
+		{"the Services are pointed", upgrading(v2beta1.PhaseSwitching, serving("blue")), v2beta1.PhaseSwitching, "to select revision green", []Action{
+			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+			ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+		}},
+		{"new nodes that are ready no more go back", upgrading(v2beta1.PhaseSwitching, serving("blue"), withNode("e-core-green-0", silentNode)), v2beta1.PhaseProvisioning, "", nil},
+		{"after the switch a node that falls silent changes nothing", upgrading(v2beta1.PhaseSwitching, withNode("e-core-green-0", silentNode)), v2beta1.PhaseEvacuating, "", nil},
+		{"old pods are still in the slices", upgrading(v2beta1.PhaseSwitching, func(s *Snapshot) {
+			service := s.Services[resources.Listeners]
+			service.Endpoints = append(service.Endpoints, Endpoint{PodUID: "blue-0", Ready: false})
+			s.Services[resources.Listeners] = service
+		}), v2beta1.PhaseSwitching, "still hold 1 other pods", nil},
+		{"new pods are not ready in the slices", upgrading(v2beta1.PhaseSwitching, func(s *Snapshot) { s.Services[resources.Listeners].Endpoints[0].Ready = false }), v2beta1.PhaseSwitching, "hold 1 of 2 pods", nil},
+		{"the delay has not passed", upgrading(v2beta1.PhaseSwitching, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.InitialDelaySeconds = 61 })), v2beta1.PhaseSwitching, "initialDelaySeconds", nil},
+		{"it has", upgrading(v2beta1.PhaseSwitching, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.InitialDelaySeconds = 60 })), v2beta1.PhaseEvacuating, "", nil},
+		{"a first installation has nothing to evacuate", upgrading(v2beta1.PhaseSwitching, without("blue")), v2beta1.PhaseDone, "", nil},
+		{"a Service that is off is not waited for", upgrading(v2beta1.PhaseSwitching, without("blue"), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{Enabled: ptr.To(false)}
+		}), func(s *Snapshot) { delete(s.Services, resources.Listeners) }), v2beta1.PhaseDone, "", nil},
+
+		// Evacuating
+		{"clients are left", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-1", clients(3, 5))), v2beta1.PhaseEvacuating, "has 3 clients and 5 sessions (prohibiting)", nil},
+		{"sessions are left", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-1", clients(0, 1))), v2beta1.PhaseEvacuating, "1 outgoing nodes", nil},
+		{"an empty node that nobody evacuates may get clients", upgrading(v2beta1.PhaseEvacuating), v2beta1.PhaseEvacuating, "is not being evacuated", nil},
+		{"silence is not zero", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", silentNode)), v2beta1.PhaseEvacuating, "does not answer", nil},
+		{"what was seen long ago is not zero", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", func(n *evacuate.NodeObservation) { n.Seen = testNow.Add(-time.Minute) })), v2beta1.PhaseEvacuating, "has not answered for", nil},
+		{"all is empty", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue), v2beta1.PhaseScalingDown, "", nil},
+		{"a node that is known to be stopped has nothing", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", silentNode),
+			withPod("e-core-blue-0", func(p *Pod) { p.ContainerRunning = false }), unseen("emqx@e-core-blue-0")), v2beta1.PhaseScalingDown, "", nil},
+		{"one whose container has ended and whom others still see is not known to be stopped", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", silentNode),
+			withPod("e-core-blue-0", func(p *Pod) { p.ContainerRunning = false })), v2beta1.PhaseEvacuating, "does not answer", nil},
+		{"the user's deadline passed", upgrading(v2beta1.PhaseEvacuating, withNode("e-core-blue-0", clients(3, 5)), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.EvacuationStrategy.DeadlineSeconds = ptr.To(int32(60))
+		})), v2beta1.PhaseScalingDown, "", nil},
+		{"somebody pointed the Services elsewhere", upgrading(v2beta1.PhaseEvacuating, serving("blue")), v2beta1.PhasePending, "", nil},
+
+		// ScalingDown
+		{"the highest ordinal goes first", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone",
+			[]Action{ScaleSet{Name: "e-core-blue", UID: "blue", Replicas: 1, NodeCount: 2}}},
+		{"unless it has clients again", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1))), v2beta1.PhaseScalingDown, "an outgoing node to be empty", nil},
+		{"a deadline that has not passed removes nothing", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1)), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.EvacuationStrategy.DeadlineSeconds = ptr.To(int32(61))
+		})), v2beta1.PhaseScalingDown, "an outgoing node to be empty", nil},
+		{"one that has does", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1)), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.EvacuationStrategy.DeadlineSeconds = ptr.To(int32(60))
+		})), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone", []Action{ScaleSet{Name: "e-core-blue", UID: "blue", Replicas: 1, NodeCount: 2}}},
+		{"one at a time", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(s *Set) { s.Replicas = 1 })), v2beta1.PhaseScalingDown, "a pod of set e-core-blue to be gone", nil},
+		{"a pod that does not exist has nothing to lose", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(s *Set) { s.Pods = s.Pods[:1] })), v2beta1.PhaseScalingDown, "to be gone",
+			[]Action{ScaleSet{Name: "e-core-blue", UID: "blue", Replicas: 1, NodeCount: 2}}},
+		{"EMQX has not forgotten the nodes", upgrading(v2beta1.PhaseScalingDown, withSet("blue", func(s *Set) { s.Replicas, s.Pods = 0, nil })), v2beta1.PhaseScalingDown, "EMQX to forget the nodes", nil},
+		{"then the set goes", upgrading(v2beta1.PhaseScalingDown, withSet("blue", func(s *Set) { s.Replicas, s.Pods = 0, nil }), func(s *Snapshot) {
+			s.Observation.Left = map[string]bool{s.EMQX.CoreNodeName("e-core-blue-0"): true, s.EMQX.CoreNodeName("e-core-blue-1"): true}
+		}), v2beta1.PhaseScalingDown, "to forget", []Action{DeleteSet{Name: "e-core-blue", UID: "blue"}}},
+		{"nothing is left", upgrading(v2beta1.PhaseScalingDown, without("blue")), v2beta1.PhaseDone, "", nil},
+
+		// Done
+		{"all is well", upgrading(v2beta1.PhaseDone, without("blue")), v2beta1.PhaseDone, "", nil},
+		{"the specification asks for another revision", upgrading(v2beta1.PhaseDone, serving("blue")), v2beta1.PhasePending, "", nil},
+		{"more nodes are asked for", upgrading(v2beta1.PhaseDone, without("blue"), withSpec(func(spec *v2beta1.EMQXSpec) { spec.CoreTemplate.Spec.Replicas = ptr.To(int32(3)) })), v2beta1.PhasePending, "", nil},
+		{"a Service was lost", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { delete(s.Services, resources.Dashboard) }), v2beta1.PhaseDone, "",
+			[]Action{ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
+		{"a Service was edited", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.Services[resources.Dashboard] = Service{Revision: "green", State: Outdated} }), v2beta1.PhaseDone, "",
+			[]Action{ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
+		{"what belongs to no revision was lost", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) {
+			s.KeysSecret, s.ConfigMap, s.Headless = Missing, Missing, Missing
+		}), v2beta1.PhaseDone, "", []Action{CreateKeysSecret{}, ApplyConfigMap{}, ApplyHeadlessService{}}},
+		{"the cookie was lost, and no node runs that knows it", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.CookieSecret = Missing },
+			withPod("e-core-green-0", func(p *Pod) { p.ContainerRunning = false }), withPod("e-core-green-1", func(p *Pod) { p.ContainerRunning = false })), v2beta1.PhaseDone, "", []Action{CreateCookieSecret{}}},
+		{"a node is down", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady, p.Ready = false, false })), v2beta1.PhaseDone, "is starting", nil},
+	} {
+		t.Run(string(test.s.EMQX.Status.Phase)+": "+test.reason, func(t *testing.T) {
+			before := fmt.Sprintf("%+v", test.s)
+			decision := Decide(test.s)
+			require.Equal(t, test.phase, decision.Phase, decision.Why)
+			require.Equal(t, test.actions, decision.Actions)
+			if test.waiting == "" {
+				require.Empty(t, decision.Waiting)
+			}
+			require.Contains(t, decision.Waiting, test.waiting)
+			require.Equal(t, before, fmt.Sprintf("%+v", test.s), "a decision changes nothing")
+			if decision.Phase != test.s.EMQX.Status.Phase && test.s.EMQX.Status.Phase != "" {
+				require.Empty(t, decision.Actions, "a handler never acts and advances at once")
+				require.NotEmpty(t, decision.Why, "a transition says why")
+			}
+		})
+	}
+}
+
+// unseen takes a node out of everybody's view.
+func unseen(name string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		for node, observation := range s.Observation.Nodes {
+			var members []string
+			for _, member := range observation.Members {
+				if member != name {
+					members = append(members, member)
+				}
+			}
+			observation.Members = members
+			s.Observation.Nodes[node] = observation
+		}
+	}
+}
+
+func TestGuards(t *testing.T) {
+	for _, test := range []struct {
+		reason  string
+		s       Snapshot
+		phase   v2beta1.Phase
+		stalled string
+		paused  bool
+	}{
+		{"a configuration that cannot be read", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.ConfigError = errors.New("line 1") }), v2beta1.PhaseEvacuating, "InvalidConfig", false},
+		{"the cookie of nodes that run is lost", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.CookieSecret = Missing }), v2beta1.PhaseEvacuating, "CookieLost", false},
+		{"replicants", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.ReplicantTemplate = &v2beta1.EMQXReplicantTemplate{} })), v2beta1.PhaseDone, "Unsupported", false},
+		{"volumes", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.CoreTemplate.Spec.VolumeClaimTemplates.StorageClassName = ptr.To("fast")
+		})), v2beta1.PhaseDone, "Unsupported", false},
+		{"durable sessions", upgrading(v2beta1.PhaseDone, func(s *Snapshot) { s.Config.DurableSessions = true }), v2beta1.PhaseDone, "Unsupported", false},
+		{"manual promotion", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Promotion = v2beta1.PromotionManual })), v2beta1.PhaseDone, "Unsupported", false},
+		{"rollback on deadline", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.OnDeadline = v2beta1.DeadlineRollback })), v2beta1.PhaseDone, "Unsupported", false},
+		{"fewer nodes", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.CoreTemplate.Spec.Replicas = ptr.To(int32(1)) })), v2beta1.PhaseDone, "Unsupported", false},
+		{"no node", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.CoreTemplate.Spec.Replicas = ptr.To(int32(0)) })), v2beta1.PhaseDone, "Unsupported", false},
+		{"superseded while provisioning", upgrading(v2beta1.PhaseProvisioning, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" })), v2beta1.PhasePending, "", false},
+		{"superseded while evacuating", upgrading(v2beta1.PhaseEvacuating, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" })), v2beta1.PhasePending, "", false},
+		{"paused", upgrading(v2beta1.PhaseEvacuating, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhaseEvacuating, "", true},
+		{"invalid comes before paused", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.ConfigError = errors.New("line 1") }, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhaseEvacuating, "InvalidConfig", false},
+		{"superseded comes before paused", upgrading(v2beta1.PhaseEvacuating, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" }), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhasePending, "", false},
+		{"the deadline has passed", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-0", func(p *Pod) { p.Trouble = "ImagePullBackOff" }), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.ProgressDeadlineSeconds = ptr.To(int32(60))
+		})), v2beta1.PhaseProvisioning, "ProgressDeadlineExceeded", false},
+		{"time while paused does not count", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-0", func(p *Pod) { p.Trouble = "ImagePullBackOff" }), withUpgrade(func(u *v2beta1.UpgradeStatus) { u.PausedSeconds = 1 }), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.ProgressDeadlineSeconds = ptr.To(int32(60))
+		})), v2beta1.PhaseProvisioning, "", false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			decision := Decide(test.s)
+			require.Equal(t, test.phase, decision.Phase)
+			require.Equal(t, test.paused, decision.Paused)
+			if test.stalled == "" {
+				require.Nil(t, decision.Stalled)
+			} else {
+				require.NotNil(t, decision.Stalled)
+				require.Equal(t, test.stalled, decision.Stalled.Reason)
+				require.NotEmpty(t, decision.Stalled.Message)
+			}
+			if test.paused || test.stalled == "InvalidConfig" {
+				for _, node := range decision.Goal.Nodes {
+					require.Equal(t, evacuate.Serve, node.Intent, "evacuations are stopped")
+				}
+			}
+		})
+	}
+	require.True(t, Decide(upgrading(v2beta1.PhaseDone, func(s *Snapshot) { s.EMQX.DeletionTimestamp = ptr.To(metav1.NewTime(testNow)) })).Gone)
+}
+
+func TestPauseIsAccountedFor(t *testing.T) {
+	s := upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", silentNode), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true }))
+	held := Decide(s)
+	require.Equal(t, testNow, held.Upgrade.PausedTime.Time)
+	s.EMQX.Status.Upgrade, s.Now = &held.Upgrade, testNow.Add(30*time.Second)
+	require.Equal(t, testNow, Decide(s).Upgrade.PausedTime.Time, "it is since when, not how long")
+	s.EMQX.Spec.UpdateStrategy.Paused = false
+	resumed := Decide(s)
+	require.Nil(t, resumed.Upgrade.PausedTime)
+	require.EqualValues(t, 30, resumed.Upgrade.PausedSeconds)
+}
+
+// intents are what the goal wants of the nodes, by pod.
+func intents(d Decision) map[string]evacuate.Intent {
+	wanted := map[string]evacuate.Intent{}
+	for _, node := range d.Goal.Nodes {
+		wanted[node.Name] = node.Intent
+	}
+	return wanted
+}
+
+func TestEvacuationGoal(t *testing.T) {
+	blue0, blue1, green0 := "emqx@e-core-blue-0", "emqx@e-core-blue-1", "emqx@e-core-green-0"
+	full := func(s *Snapshot) {
+		withNode("e-core-blue-0", clients(5, 5))(s)
+		withNode("e-core-blue-1", clients(5, 5))(s)
+	}
+	t.Run("all outgoing nodes together, to those that stay", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full))
+		require.Equal(t, evacuate.Evacuate, intents(decision)[blue0])
+		require.Equal(t, evacuate.Evacuate, intents(decision)[blue1])
+		require.Equal(t, evacuate.Serve, intents(decision)[green0])
+		require.Equal(t, []string{green0, "emqx@e-core-green-1"}, decision.Goal.Nodes[0].Evacuation.Recipients)
+		require.True(t, decision.Goal.Busy)
+	})
+	t.Run("never to a node that does not answer", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full, withNode("e-core-green-1", silentNode)))
+		require.Equal(t, []string{green0}, decision.Goal.Nodes[0].Evacuation.Recipients)
+	})
+	t.Run("a silent node is left as it is", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full, withNode("e-core-blue-1", silentNode)))
+		require.Equal(t, evacuate.Observe, intents(decision)[blue1])
+	})
+	t.Run("after a restart nothing is started before the nodes were asked", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.Observation = evacuate.Observation{} }))
+		require.Equal(t, map[string]evacuate.Intent{blue0: evacuate.Observe, blue1: evacuate.Observe, green0: evacuate.Serve, "emqx@e-core-green-1": evacuate.Serve}, intents(decision))
+	})
+	t.Run("nothing new starts while the slices are not as they should be", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full, withNode("e-core-blue-0", state(evacuate.StateEvictingConns)),
+			func(s *Snapshot) { s.Services[resources.Listeners].Endpoints[0].Ready = false }))
+		require.Equal(t, evacuate.Evacuate, intents(decision)[blue0], "what runs goes on")
+		require.Equal(t, evacuate.Serve, intents(decision)[blue1])
+	})
+	t.Run("the baseline is noted before anything starts", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.ClientsTotalTime = nil })))
+		require.EqualValues(t, 20, decision.Upgrade.ClientsTotal)
+		require.Equal(t, evacuate.Serve, intents(decision)[blue0])
+	})
+	t.Run("too many missing clients stop evictions, not the moving of sessions", func(t *testing.T) {
+		s := upgrading(v2beta1.PhaseEvacuating, withNode("e-core-blue-0", clients(5, 5)), withNode("e-core-blue-0", state(evacuate.StateEvictingConns)),
+			withNode("e-core-blue-1", clients(0, 5)), withNode("e-core-blue-1", state(evacuate.StateEvictingSessions)),
+			withUpgrade(func(u *v2beta1.UpgradeStatus) { u.ClientsTotal = 20 }))
+		decision := Decide(s)
+		require.Equal(t, evacuate.Serve, intents(decision)[blue0])
+		require.Equal(t, evacuate.Evacuate, intents(decision)[blue1])
+		require.Contains(t, decision.Waiting, "5 of 20 are missing")
+		require.NotNil(t, decision.Upgrade.HeldTime)
+		require.NotZero(t, decision.After, "time alone can change this")
+	})
+}
+
+func TestGates(t *testing.T) {
+	closed := func(p *Pod) { p.OnServing = false }
+	alone := func(n *evacuate.NodeObservation) { n.Members = []string{"emqx@e-core-green-0"} }
+	one := func(s *Snapshot) {
+		without("blue")(s)
+		s.EMQX.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(1))
+		withSet("green", func(set *Set) { set.Replicas, set.Pods = 1, set.Pods[:1] })(s)
+	}
+	for _, test := range []struct {
+		reason string
+		s      Snapshot
+		want   []Action
+	}{
+		{"opened once another member has seen the node", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed)), []Action{SetGate{"e-core-green-0", "green-0", true, "the node runs in its cluster"}}},
+		{"not while it is alone", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed), withNode("e-core-green-0", alone)), nil},
+		{"not while it is silent", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed), withNode("e-core-green-0", silentNode)), nil},
+		{"a one-node cluster vouches for itself", upgrading(v2beta1.PhaseProvisioning, one, withPod("e-core-green-0", closed), withNode("e-core-green-0", alone)), []Action{SetGate{"e-core-green-0", "green-0", true, "the node runs in its cluster"}}},
+		{"never closed on silence", upgrading(v2beta1.PhaseDone, withNode("e-core-green-0", silentNode), withNode("e-core-green-1", silentNode)), nil},
+		{"nor because the others are silent", upgrading(v2beta1.PhaseDone, without("blue"), withNode("e-core-green-0", alone), withNode("e-core-green-1", silentNode)), nil},
+		{"closed for a node that is known to be apart", upgrading(v2beta1.PhaseDone, withNode("e-core-green-0", alone), unseenBut("emqx@e-core-green-0")), []Action{SetGate{"e-core-green-0", "green-0", false, "the node runs apart from the rest of its cluster"}}},
+		{"not on a view from before the others lost sight of it", upgrading(v2beta1.PhaseDone, withNode("e-core-green-0", alone), unseenBut("emqx@e-core-green-0"), func(s *Snapshot) {
+			for _, pod := range s.pods() {
+				withNode(pod.Name, func(n *evacuate.NodeObservation) { n.MembersSince = testNow })(s)
+			}
+		}), nil},
+		{"nor while one still sees it", upgrading(v2beta1.PhaseDone, unseenBut("emqx@e-core-green-0"), withNode("e-core-blue-0", func(n *evacuate.NodeObservation) {
+			n.Members = append(n.Members, "emqx@e-core-green-0")
+		}), withNode("e-core-green-0", func(n *evacuate.NodeObservation) {
+			n.Members = []string{"emqx@e-core-green-0", "emqx@e-core-blue-0"}
+		})), nil},
+		{"not for all of them when nobody sees anybody", upgrading(v2beta1.PhaseDone, func(s *Snapshot) {
+			for _, pod := range s.pods() {
+				withNode(pod.Name, func(n *evacuate.NodeObservation) { n.Members = []string{pod.Node} })(s)
+			}
+		}), nil},
+		{"a pod that goes is left alone", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed), withPod("e-core-green-0", func(p *Pod) { p.Deleting = true })), nil},
+	} {
+		t.Run(test.reason, func(t *testing.T) { require.Equal(t, test.want, gates(test.s)) })
+	}
+	t.Run("nodes that disagree are looked at again soon, and asked often", func(t *testing.T) {
+		decision := Decide(upgrading(v2beta1.PhaseDone, without("blue"), withNode("e-core-green-0", alone)))
+		require.NotZero(t, decision.After)
+		require.True(t, decision.Goal.Busy)
+		decision = Decide(upgrading(v2beta1.PhaseDone, without("blue")))
+		require.Zero(t, decision.After)
+		require.False(t, decision.Goal.Busy)
+	})
+}
+
+// unseenBut takes a node out of the view of all others.
+func unseenBut(name string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		own := s.Observation.Nodes[name].Members
+		unseen(name)(s)
+		node := s.Observation.Nodes[name]
+		node.Members = own
+		s.Observation.Nodes[name] = node
+	}
+}

@@ -1,0 +1,76 @@
+package upgrade
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+)
+
+func revision(t *testing.T, change func(*v2beta1.EMQX)) string {
+	t.Helper()
+	emqx := &v2beta1.EMQX{
+		ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n"},
+		Spec: v2beta1.EMQXSpec{Image: "emqx/emqx:6.0.1", ClusterDomain: "cluster.local", CoreTemplate: v2beta1.EMQXCoreTemplate{
+			Spec: v2beta1.EMQXCoreTemplateSpec{EMQXReplicantTemplateSpec: v2beta1.EMQXReplicantTemplateSpec{
+				Replicas: ptr.To(int32(3)), Env: []corev1.EnvVar{{Name: "A", Value: "b"}},
+				InitContainers: []corev1.Container{{Name: "i", Image: "busybox"}},
+			}},
+		}},
+	}
+	change(emqx)
+	config, err := resources.ParseConfig(emqx.Spec.Config.Data)
+	require.NoError(t, err)
+	got, _, err := revisionOf(emqx, config.Ports)
+	require.NoError(t, err)
+	return got
+}
+
+// TestRevisionIsForEver is invariant 8: a new version of the operator names the revision of an old resource as the old
+// version did, or it would upgrade every cluster. If this fails, do not change what it expects.
+func TestRevisionIsForEver(t *testing.T) {
+	require.Equal(t, "7667b4787f", revision(t, func(*v2beta1.EMQX) {}))
+}
+
+func TestRevision(t *testing.T) {
+	base := revision(t, func(*v2beta1.EMQX) {})
+	for _, test := range []struct {
+		reason string
+		change func(*v2beta1.EMQX)
+		same   bool
+	}{
+		{"the number of nodes", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(5)) }, true},
+		{"budgets", func(e *v2beta1.EMQX) {
+			e.Spec.CoreTemplate.Spec.MinAvailable = e.Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients
+		}, true},
+		{"how an upgrade is made", func(e *v2beta1.EMQX) { e.Spec.UpdateStrategy.Paused = true }, true},
+		{"Services", func(e *v2beta1.EMQX) { e.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{} }, true},
+		{"configuration", func(e *v2beta1.EMQX) { e.Spec.Config.Data = "mqtt.max_packet_size = 2MB" }, true},
+		{"the resource's own labels", func(e *v2beta1.EMQX) { e.Labels = map[string]string{"a": "b"} }, true},
+		{"the status", func(e *v2beta1.EMQX) { e.Status.Clients = 7 }, true},
+		{"the image", func(e *v2beta1.EMQX) { e.Spec.Image = "emqx/emqx:6.0.2" }, false},
+		{"the pull policy, as the documentation does", func(e *v2beta1.EMQX) { e.Spec.ImagePullPolicy = corev1.PullNever }, false},
+		{"labels of the pods", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.ObjectMeta.Labels = map[string]string{"a": "b"} }, false},
+		{"a port of the dashboard", func(e *v2beta1.EMQX) { e.Spec.Config.Data = "dashboard.listeners.http.bind = 80" }, false},
+		{"the cluster domain", func(e *v2beta1.EMQX) { e.Spec.ClusterDomain = "k8s.local" }, false},
+		{"resources", func(e *v2beta1.EMQX) {
+			e.Spec.CoreTemplate.Spec.Resources.Limits = corev1.ResourceList{}
+			e.Spec.CoreTemplate.Spec.Command = []string{"emqx"}
+		}, false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			require.Equal(t, test.same, revision(t, test.change) == base)
+		})
+	}
+}
+
+func TestChanges(t *testing.T) {
+	require.Equal(t, "coreTemplate.spec.env, image: a → b, imagePullPolicy: unset → Never",
+		changes(`{"image":"a","core":{"env":[{"name":"X"}]}}`, `{"image":"b","imagePullPolicy":"Never","core":{}}`))
+	require.Empty(t, changes("", "{}"), "a set of another operator tells nothing")
+}

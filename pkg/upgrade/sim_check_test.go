@@ -1,0 +1,173 @@
+package upgrade
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubetesting "k8s.io/client-go/testing"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+)
+
+// violate reports that an invariant was broken.
+func (w *simWorld) violate(format string, args ...any) {
+	w.note("VIOLATION: "+format, args...)
+	w.t.Errorf(format+"\n%s", append(args, strings.Join(w.history, "\n"))...)
+}
+
+// checkWrite holds what the operator is about to write against the invariants.
+func (w *simWorld) checkWrite(action kubetesting.Action) {
+	patch, ok := action.(kubetesting.PatchAction)
+	switch {
+	case ok && action.GetResource().Resource == "services" && !strings.Contains(patch.GetName(), "headless"):
+		revision := between(string(patch.GetPatch()), `"apps.emqx.io/pod-template-hash":"`, `"`)
+		w.checkSwitch(patch.GetName(), revision)
+	case ok && action.GetSubresource() == "status" && action.GetResource().Resource == "pods" && strings.Contains(string(patch.GetPatch()), `"False"`):
+		if node := w.nodes[w.nodeName(patch.GetName())]; node == nil || w.now().Sub(node.bootAt) > 10*time.Second {
+			w.violate("closed the gate of %s, which is in the cluster", patch.GetName())
+		}
+	}
+}
+
+// oldestView is how old the view of a node may be that nobody knows to be silent: asked every second, answered in four.
+const oldestView = 6 * time.Second
+
+// checkSwitch is invariant 1: a Service is only ever pointed at a revision whose pods are all ready and whose nodes all
+// run in the one cluster.
+func (w *simWorld) checkSwitch(service, revision string) {
+	exists := false
+	for _, existing := range w.services() {
+		if existing.Name == service {
+			exists = true
+			if existing.Spec.Selector[v2beta1.LabelPodTemplateHash] == revision {
+				return // It is being kept up, not pointed.
+			}
+		}
+	}
+	if !exists && revision == w.resource().Status.CoreNodesStatus.CurrentRevision {
+		return // It was lost, and is put back as it was.
+	}
+	for _, set := range w.sets() {
+		if set.Labels[v2beta1.LabelPodTemplateHash] != revision {
+			continue
+		}
+		ready := int32(0)
+		for _, pod := range w.pods() {
+			node := w.nodes[w.nodeName(pod.Name)]
+			// A node may have died since the operator asked it last.
+			lately := node != nil && node.dead && w.now().Sub(node.diedAt) < oldestView
+			if metav1.IsControlledBy(&pod, &set) && conditionOf(pod, v2beta1.ConditionOnServing) && node != nil && (node.joined || lately) {
+				ready++
+			}
+		}
+		if ready < *set.Spec.Replicas {
+			w.violate("Service %s was pointed at revision %s, of which %d of %d nodes run in the cluster", service, revision, ready, *set.Spec.Replicas)
+		}
+		if set.Annotations[v2beta1.AnnotationServingSince] == "" {
+			w.violate("Service %s was pointed at a set that is not marked as serving", service)
+		}
+	}
+}
+
+// checkStart is invariants 2 and 4: no eviction before the slices hold the update revision alone, and never more than
+// the rates that were asked for.
+func (w *simWorld) checkStart(n *simNode, evacuation evacuate.Evacuation) {
+	w.note("evacuation of %s starts: %d/s to %v", n.name, evacuation.ConnEvictRate, evacuation.Recipients)
+	for _, slice := range w.slices() {
+		for _, endpoint := range slice.Endpoints {
+			if strings.HasSuffix(slice.Name, "-listeners-slice") && w.nodeName(endpoint.TargetRef.Name) == n.name {
+				w.violate("%s is evacuated while the listeners Service leads to it", n.name)
+			}
+		}
+	}
+	strategy := w.resource().Spec.UpdateStrategy.EvacuationStrategy
+	var conn, sess int32
+	for _, other := range w.nodes {
+		if other.evac != nil && !other.dead && w.sessions(other) > 0 {
+			conn, sess = conn+other.evac.conn, sess+other.evac.sess
+		}
+	}
+	if conn > strategy.ConnEvictRate || sess > strategy.SessEvictRate {
+		w.violate("evictions of %d/s and %d/s are asked for, of %d/s and %d/s allowed", conn, sess, strategy.ConnEvictRate, strategy.SessEvictRate)
+	}
+	if slices.Contains(evacuation.Recipients, n.name) || len(evacuation.Recipients) == 0 {
+		w.violate("%s is evacuated to %v", n.name, evacuation.Recipients)
+	}
+}
+
+// checkRemoval is invariant 3: no pod of a set that has served is removed while its node has clients or sessions.
+func (w *simWorld) checkRemoval(pod corev1.Pod, set appsv1.StatefulSet) {
+	node := w.nodes[w.nodeName(pod.Name)]
+	if set.Annotations[v2beta1.AnnotationServingSince] == "" || node == nil || node.dead || node.ip != pod.Status.PodIP {
+		return
+	}
+	if live, sessions := w.live(node), w.sessions(node); live > 0 || sessions > 0 {
+		w.violate("pod %s is removed while its node has %d clients and %d sessions", pod.Name, live, sessions)
+	}
+}
+
+// checkEnd is invariants 7 and 9: nothing is left behind.
+func (w *simWorld) checkEnd() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	emqx := w.resource()
+	replicas := int(*emqx.Spec.CoreTemplate.Spec.Replicas)
+	sets := w.sets()
+	if len(sets) != 1 {
+		w.violate("%d sets are left", len(sets))
+		return
+	}
+	if pods := w.pods(); len(pods) != replicas {
+		w.violate("%d pods are left, of %d", len(pods), replicas)
+	}
+	if len(w.members) != replicas {
+		w.violate("EMQX has %d members, of %d: %v", len(w.members), replicas, w.members)
+	}
+	for _, n := range w.nodes {
+		if !n.dead && n.evac != nil {
+			w.violate("an evacuation of %s is left", n.name)
+		}
+	}
+	for _, kind := range resources.ServiceKinds() {
+		name, revision := resources.ServiceName(emqx, kind), sets[0].Labels[v2beta1.LabelPodTemplateHash]
+		if !slices.ContainsFunc(w.services(), func(service corev1.Service) bool {
+			return service.Name == name && service.Spec.Selector[v2beta1.LabelPodTemplateHash] == revision
+		}) {
+			w.violate("Service %s is gone or selects another revision", name)
+		}
+	}
+}
+
+// dump is the world in words.
+func (w *simWorld) dump() string {
+	var b strings.Builder
+	for _, set := range w.sets() {
+		fmt.Fprintf(&b, "set %s: %d replicas, %v\n", set.Name, *set.Spec.Replicas, set.Annotations[v2beta1.AnnotationServingSince])
+	}
+	for _, pod := range w.pods() {
+		fmt.Fprintf(&b, "pod %s %s deleting=%v: ready=%v containers=%v gate=%v\n", pod.Name, pod.Status.PodIP, pod.DeletionTimestamp != nil,
+			conditionOf(pod, corev1.PodReady), conditionOf(pod, corev1.ContainersReady), conditionOf(pod, v2beta1.ConditionOnServing))
+	}
+	for _, service := range w.services() {
+		fmt.Fprintf(&b, "service %s: %v\n", service.Name, service.Spec.Selector[v2beta1.LabelPodTemplateHash])
+	}
+	for _, slice := range w.slices() {
+		for _, endpoint := range slice.Endpoints {
+			fmt.Fprintf(&b, "endpoint %s: %s ready=%v\n", slice.Name, endpoint.TargetRef.Name, *endpoint.Conditions.Ready)
+		}
+	}
+	for _, n := range w.nodes {
+		fmt.Fprintf(&b, "node %s: joined=%v dead=%v frozen until %s, %d clients, %d sessions, evacuation %+v\n", n.name, n.joined, n.dead,
+			n.frozen.Format("04:05"), w.live(n), w.sessions(n), n.evac)
+	}
+	fmt.Fprintf(&b, "members %v\n", w.members)
+	fmt.Fprintf(&b, "operator since %s, writes that its caches have not seen: %v\n", w.operator.began.Format("04:05.000"), w.operator.controller.writes.all)
+	return b.String()
+}

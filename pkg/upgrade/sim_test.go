@@ -1,0 +1,326 @@
+package upgrade
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+)
+
+// The simulation runs the whole operator, informers, queue and driver included, in virtual time against a simulated
+// Kubernetes and a simulated EMQX, with random events and faults, and checks the invariants at every step. A failure
+// names its seed: go test ./pkg/upgrade -run TestSimulation -sim.seed N -sim.runs 1 -v
+var (
+	simRuns = flag.Int("sim.runs", 20, "how many upgrades to simulate")
+	simSeed = flag.Uint64("sim.seed", 1, "the seed of the first; each next has the next")
+)
+
+func TestSimulation(t *testing.T) {
+	klog.SetLogger(klog.Logger{})
+	for i := range *simRuns {
+		seed := *simSeed + uint64(i)
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+		})
+	}
+	t.Logf("%d upgrades simulated, seeds %d to %d", *simRuns, *simSeed, *simSeed+uint64(*simRuns)-1)
+}
+
+const simName = "emqx"
+
+// simWorld is a Kubernetes and an EMQX, and who plays with them.
+type simWorld struct {
+	t        *testing.T
+	rng      *rand.Rand
+	template *v2beta1.EMQX
+	kube     *kubefake.Clientset
+	emqx     *emqxfake.Clientset
+	meta     *metadatafake.FakeMetadataClient
+
+	mu        sync.Mutex
+	nodes     map[string]*simNode
+	members   map[string]bool
+	password  string // Of the operator's API key, as the nodes know it.
+	clients   []*simClient
+	startAt   map[any]time.Time // When a pod's container starts, or when a pod that is deleted is gone.
+	requests  map[string]int
+	addresses int
+	uids      int
+	version   int // The resource version of the last write.
+	history   []string
+	seed      uint64
+	drawn     map[string]int
+
+	operator  *simOperator
+	calm      bool // No more faults.
+	killAfter int  // Kill the operator after this many writes; 0 for never.
+}
+
+// simOperator is one life of the operator.
+type simOperator struct {
+	controller *Controller
+	began      time.Time
+	cancel     context.CancelFunc
+	done       chan struct{}
+	dead       bool // It was killed: nothing it does reaches anybody any more.
+}
+
+func simulate(t *testing.T, seed uint64) {
+	w := newWorld(t, seed)
+	w.start()
+	defer func() { w.stop() }()
+	w.until("the first installation", 5*time.Minute)
+	w.connectAll()
+	w.plan()
+	w.until("the end", 40*time.Minute)
+	if !t.Failed() { // What failed on the way never came to an end to judge.
+		w.checkEnd()
+	}
+}
+
+func newWorld(t *testing.T, seed uint64) *simWorld {
+	w := &simWorld{
+		t: t, seed: seed, drawn: map[string]int{}, rng: rand.New(rand.NewPCG(seed, seed)),
+		nodes: map[string]*simNode{}, members: map[string]bool{}, startAt: map[any]time.Time{}, requests: map[string]int{},
+		kube: kubefake.NewSimpleClientset(), emqx: emqxfake.NewSimpleClientset(), meta: metadatafake.NewSimpleMetadataClient(metadataScheme()),
+	}
+	w.template = &v2beta1.EMQX{
+		ObjectMeta: metav1.ObjectMeta{Name: simName, Namespace: simNamespace, UID: "emqx-uid", Generation: 1},
+		Spec: v2beta1.EMQXSpec{
+			Image: "emqx/emqx:1",
+			CoreTemplate: v2beta1.EMQXCoreTemplate{Spec: v2beta1.EMQXCoreTemplateSpec{
+				EMQXReplicantTemplateSpec: v2beta1.EMQXReplicantTemplateSpec{Replicas: ptr.To(int32(1 + w.rng.IntN(3)))},
+			}},
+			UpdateStrategy: v2beta1.UpdateStrategy{
+				InitialDelaySeconds: int32(w.rng.IntN(4)),
+				EvacuationStrategy: v2beta1.EvacuationStrategy{
+					WaitTakeover: int32(w.rng.IntN(4)), ConnEvictRate: int32(1 + w.rng.IntN(20)), SessEvictRate: int32(1 + w.rng.IntN(20)),
+				},
+			},
+		},
+	}
+	w.must(w.emqx.Tracker().Create(emqxesResource, w.template.DeepCopy(), simNamespace), "create the resource")
+	w.hook()
+	return w
+}
+
+func metadataScheme() *runtime.Scheme {
+	scheme := metadatafake.NewTestScheme()
+	_ = metav1.AddMetaToScheme(scheme) // Cannot fail with these types.
+	return scheme
+}
+
+func (w *simWorld) now() time.Time { return time.Now() }
+
+func (w *simWorld) note(format string, args ...any) {
+	w.history = append(w.history, fmt.Sprintf("%s %s", w.now().Format("04:05.000"), fmt.Sprintf(format, args...)))
+}
+
+// chance is true once in n times, drawn for each kind of event by itself, so that the order in which goroutines come
+// changes nothing.
+func (w *simWorld) chance(kind string, n uint64) bool {
+	w.drawn[kind]++
+	h := fnv.New64a()
+	_, _ = fmt.Fprint(h, w.seed, kind, w.drawn[kind]) // A hash takes everything.
+	return h.Sum64()%n == 0
+}
+
+func (w *simWorld) lostAnswer(n *simNode) error {
+	if !w.calm && w.chance("answer of "+n.name, 20) {
+		return fmt.Errorf("%w: simulated: the answer was lost", evacuate.ErrSilent)
+	}
+	return nil
+}
+
+func (w *simWorld) resource() *v2beta1.EMQX {
+	object, err := w.emqx.Tracker().Get(emqxesResource, simNamespace, simName)
+	w.must(err, "read the resource")
+	return object.(*v2beta1.EMQX)
+}
+
+// edit changes the specification as a user does.
+func (w *simWorld) edit(what string, change func(*v2beta1.EMQXSpec)) {
+	w.note("user: %s", what)
+	emqx := w.resource().DeepCopy()
+	change(&emqx.Spec)
+	emqx.Generation++
+	w.stamp(emqx)
+	w.must(w.emqx.Tracker().Update(emqxesResource, emqx, simNamespace), "edit the resource")
+}
+
+// start begins a life of the operator.
+func (w *simWorld) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	caches, err := informers.New(informers.Clients{Kube: w.kube, EMQX: w.emqx, Metadata: w.meta}, nil)
+	require.NoError(w.t, err)
+	controller, err := New(Config{Kube: w.kube, EMQX: w.emqx, Caches: caches, Registry: prometheus.NewRegistry(), EMQXAPI: simAPI{w}})
+	require.NoError(w.t, err)
+	operator := &simOperator{controller: controller, began: w.now(), cancel: cancel, done: make(chan struct{})}
+	w.operator = operator
+	cachesCtx, stopCaches := context.WithCancel(context.Background())
+	go func() {
+		defer close(operator.done)
+		defer caches.Wait()
+		defer stopCaches()
+		if err := caches.Run(cachesCtx); err == nil {
+			// Virtual time goes on when every watch has begun. What is made before a fake's watch begins comes in any order
+			// of versions, other than from an API server, and a cache would seem to be behind for ever.
+			time.Sleep(time.Millisecond)
+			controller.Run(ctx)
+		}
+	}()
+}
+
+// stop ends the life of the operator. What it still tries to do after it was killed reaches nobody.
+func (w *simWorld) stop() {
+	w.operator.cancel()
+	<-w.operator.done
+}
+
+func (w *simWorld) connectAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range 5 + w.rng.IntN(40) {
+		client := &simClient{backAt: w.now()}
+		w.clients = append(w.clients, client)
+		w.connect(client)
+	}
+}
+
+// simTick is the step of the world.
+const simTick = 250 * time.Millisecond
+
+// until lets time pass until the cluster is as it was asked for and nothing is planned any more.
+func (w *simWorld) until(what string, limit time.Duration) {
+	for end := w.now().Add(limit); w.now().Before(end); time.Sleep(simTick) {
+		synctest.Wait()
+		w.mu.Lock()
+		w.tickEMQX()
+		w.tickKube()
+		killed := w.operator.dead
+		if !w.calm {
+			w.disturb()
+		}
+		settled := w.settled()
+		w.mu.Unlock()
+		if killed {
+			w.stop()
+			w.start()
+		}
+		if settled || w.t.Failed() {
+			return
+		}
+	}
+	w.t.Fatalf("%s was not reached in %s: %+v\n%s\n%s", what, limit, w.resource().Status.Upgrade, strings.Join(w.history, "\n"), w.dump())
+}
+
+func (w *simWorld) settled() bool {
+	emqx := w.resource()
+	return w.calmOrFirst() && emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == stateReady
+}
+
+func (w *simWorld) calmOrFirst() bool { return w.calm || len(w.clients) == 0 }
+
+// plan draws what will happen.
+func (w *simWorld) plan() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.edit("upgrade to image 2", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/emqx:2" })
+	w.killAfter = w.rng.IntN(60)
+	w.startAt["calm"] = w.now().Add(time.Duration(w.rng.IntN(60)) * time.Second)
+}
+
+// disturb has something happen now and then, until it gets calm.
+func (w *simWorld) disturb() {
+	calmAt, planned := w.startAt["calm"]
+	if !planned {
+		return
+	}
+	if !w.now().Before(calmAt) {
+		w.calm = true
+		w.note("it gets calm")
+		if w.resource().Spec.UpdateStrategy.Paused {
+			w.edit("unpause", func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = false })
+		}
+		if strings.Contains(w.resource().Spec.Image, "bad") {
+			w.edit("correct the image", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/emqx:5" })
+		}
+		return
+	}
+	switch w.rng.IntN(120) {
+	case 0:
+		w.edit("change to image 3", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/emqx:3" })
+	case 1:
+		w.edit("change back to image 1", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/emqx:1" })
+	case 2:
+		w.edit("change to a bad image", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/bad:4" })
+	case 3:
+		w.edit("pause or unpause", func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = !spec.UpdateStrategy.Paused })
+	case 4, 5:
+		if n := w.anyNode(); n != nil {
+			n.frozen = w.now().Add(time.Duration(1+w.rng.IntN(60)) * time.Second)
+			w.note("%s is frozen until %s", n.name, n.frozen.Format("04:05"))
+		}
+	case 6:
+		if n := w.anyNode(); n != nil {
+			w.note("%s crashes", n.name)
+			w.kill(n)
+		}
+	case 7:
+		w.clients[w.rng.IntN(len(w.clients))].gone = true
+	case 8:
+		if _, exists := w.secretPassword(); exists { // What is lost can be put back only by an operator that lives.
+			w.killAfter = 1 + w.rng.IntN(10)
+		}
+	case 9:
+		w.lose(servicesResource, w.template.ListenersServiceName())
+	case 10:
+		// An operator that knows the password puts it back. With one that does not, a person must help, as the README says.
+		if !w.operator.dead && w.operator.controller.fleet.password(w.resource()) == w.password {
+			w.killAfter = 0
+			w.lose(secretsResource, w.template.BootstrapAPIKeySecretName())
+		}
+	case 11:
+		w.edit("change the rates", func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate++
+			spec.UpdateStrategy.EvacuationStrategy.SessEvictRate++
+		})
+	}
+}
+
+func (w *simWorld) anyNode() *simNode {
+	var names []string
+	for name, n := range w.nodes {
+		if n.joined && !n.dead {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return w.nodes[names[w.rng.IntN(len(names))]]
+}

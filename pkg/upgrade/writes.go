@@ -1,0 +1,50 @@
+package upgrade
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/tools/cache"
+)
+
+// writes remembers the newest version that was written for each key and kind, so that no decision is made from a cache
+// that has not seen the operator's own last write.
+type writes struct {
+	mu  sync.Mutex
+	all map[cache.ObjectName]map[string]string
+}
+
+func newWrites() *writes { return &writes{all: map[cache.ObjectName]map[string]string{}} }
+
+// record notes a version that was written. The newest counts: a write that changed nothing returns an old one.
+func (w *writes) record(key cache.ObjectName, kind, version string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all[key] == nil {
+		w.all[key] = map[string]string{}
+	}
+	if order, err := resourceversion.CompareResourceVersion(version, w.all[key][kind]); err != nil || order > 0 {
+		w.all[key][kind] = version
+	}
+}
+
+// stale returns a kind whose cache has not seen the last write yet, and forgets what has been seen.
+func (w *writes) stale(key cache.ObjectName, seen func(kind, version string) bool) (string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for kind, version := range w.all[key] {
+		if !seen(kind, version) {
+			return kind, true
+		}
+		delete(w.all[key], kind)
+	}
+	delete(w.all, key)
+	return "", false
+}
+
+// forget drops what is remembered of a key that is gone.
+func (w *writes) forget(key cache.ObjectName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.all, key)
+}
