@@ -1,0 +1,131 @@
+// Command emqx-bg-operator upgrades EMQX clusters on Kubernetes by blue-green: see the README and package upgrade.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/version"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "version" {
+		fmt.Println(version.Get())
+		return
+	}
+	options, err := parseOptions(os.Args[1:], os.LookupEnv, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "emqx-bg-operator:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	logger := newLogger(options)
+	if err := run(klog.NewContext(ctx, logger), options); err != nil && ctx.Err() == nil {
+		logger.Error(err, "The operator ends")
+		os.Exit(1) //nolint:gocritic // What is deferred only ends the watch for signals.
+	}
+	logger.Info("The operator ends")
+}
+
+// run builds the whole operator, and works until ctx ends: first the workers stop, then the lease is given away, then
+// the caches end.
+func run(ctx context.Context, options options) error {
+	klog.FromContext(ctx).Info("The operator starts", "version", version.Get().String(), "namespaces", options.namespaces)
+	registry := newRegistry()
+	config, err := options.restConfig()
+	if err != nil {
+		return err
+	}
+	clients, err := newClients(config)
+	if err != nil {
+		return err
+	}
+	if err := preflight(ctx, clients.Kube); err != nil {
+		return err
+	}
+	caches, err := informers.New(clients, options.namespaces)
+	if err != nil {
+		return err
+	}
+	controller, err := upgrade.New(upgrade.Config{
+		Kube: clients.Kube, EMQX: clients.EMQX, Caches: caches, Registry: registry, Workers: options.workers,
+	})
+	if err != nil {
+		return err
+	}
+	// The caches outlive ctx: the workers finish what they have begun.
+	cachesCtx, stopCaches := context.WithCancel(context.WithoutCancel(ctx))
+	defer caches.Wait()
+	defer stopCaches()
+
+	health := newHealth(caches, controller)
+	server, err := serve(ctx, options, registry, health)
+	if err != nil {
+		return err
+	}
+	defer server.close()
+	if err := fill(ctx, cachesCtx, caches); err != nil {
+		return err
+	}
+	return lead(ctx, clients.Kube, options, health, controller.Run)
+}
+
+// fill runs the caches and waits until they are filled or ctx ends.
+func fill(ctx, cachesCtx context.Context, caches *informers.Caches) error {
+	filled := make(chan error, 1)
+	go func() { filled <- caches.Run(cachesCtx) }()
+	select {
+	case err := <-filled:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := version.Get()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "emqx_bg_operator_build_info", Help: "1, with the build in the labels.",
+		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go_version": build.Go},
+	})
+	info.Set(1)
+	registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerClientMetrics(registry)
+	return registry
+}
+
+func newClients(config *rest.Config) (informers.Clients, error) {
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return informers.Clients{}, fmt.Errorf("make the Kubernetes client: %w", err)
+	}
+	emqx, err := versioned.NewForConfig(config)
+	if err != nil {
+		return informers.Clients{}, fmt.Errorf("make the client of EMQX resources: %w", err)
+	}
+	meta, err := metadata.NewForConfig(config)
+	if err != nil {
+		return informers.Clients{}, fmt.Errorf("make the metadata client: %w", err)
+	}
+	return informers.Clients{Kube: kube, EMQX: emqx, Metadata: meta}, nil
+}
