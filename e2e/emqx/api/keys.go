@@ -1,0 +1,122 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Key is an API key as the nodes exchange it; the secret is not in it.
+type Key struct {
+	Key     string `json:"key"`
+	Salt    []byte `json:"salt"`
+	Hash    []byte `json:"hash"`
+	Role    Role   `json:"role"`
+	Version int64  `json:"version"` // unix nanoseconds; the later of two counts
+}
+
+// Keys is the table of API keys, the same on every node.
+type Keys struct {
+	tell func(Key) // the other nodes
+
+	mu   sync.RWMutex
+	keys map[string]Key
+}
+
+// NewKeys makes an empty table; tell is called with every key that is put here.
+func NewKeys(tell func(Key)) *Keys { return &Keys{tell: tell, keys: map[string]Key{}} }
+
+func hash(salt []byte, secret string) []byte {
+	sum := sha256.Sum256(append(append([]byte{}, salt...), secret...))
+	return sum[:]
+}
+
+// Check gives a key's role if the secret is right.
+func (k *Keys) Check(key, secret string) (Role, bool) {
+	k.mu.RLock()
+	entry, known := k.keys[key]
+	k.mu.RUnlock()
+	if !known || subtle.ConstantTimeCompare(entry.Hash, hash(entry.Salt, secret)) != 1 {
+		return "", false
+	}
+	return entry.Role, true
+}
+
+// Put enters a key here and on the other nodes, replacing its secret and role.
+func (k *Keys) Put(key, secret string, role Role) error {
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return fmt.Errorf("make a salt: %w", err)
+	}
+	entry := Key{Key: key, Salt: salt, Hash: hash(salt, secret), Role: role, Version: time.Now().UnixNano()}
+	k.Learn(entry)
+	k.tell(entry)
+	return nil
+}
+
+// Learn takes a key from another node.
+func (k *Keys) Learn(entry Key) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys[entry.Key].Version < entry.Version {
+		k.keys[entry.Key] = entry
+	}
+}
+
+// All lists the keys for a node that has just connected.
+func (k *Keys) All() []Key {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	all := make([]Key, 0, len(k.keys))
+	for _, entry := range k.keys {
+		all = append(all, entry)
+	}
+	return all
+}
+
+var errBadLine = errors.New("line is not key:secret or key:secret:role")
+
+// Bootstrap puts the keys of a file: key:secret or key:secret:role a line. A bad line ends the reading; the keys
+// before it stay.
+func (k *Keys) Bootstrap(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the API key file: %w", err)
+	}
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	for number := 1; scanner.Scan(); number++ {
+		line := strings.TrimSpace(scanner.Text())
+		if line == "" {
+			continue
+		}
+		if err := k.PutLine(line); err != nil {
+			return fmt.Errorf("API key file %s, line %d: %w", path, number, err)
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("read the API key file: %w", err)
+	}
+	return nil
+}
+
+// PutLine puts the key of one such line.
+func (k *Keys) PutLine(line string) error {
+	parts := strings.Split(line, ":")
+	role := Administrator
+	if len(parts) == 3 {
+		role = Role(parts[2])
+	}
+	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" ||
+		(role != Administrator && role != Viewer && role != Publisher) {
+		return errBadLine
+	}
+	return k.Put(parts[0], parts[1], role)
+}

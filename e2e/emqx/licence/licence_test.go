@@ -1,0 +1,32 @@
+package licence
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestKinds(t *testing.T) {
+	for _, c := range []struct {
+		key      string
+		old      bool
+		want     Kind
+		clusters bool
+	}{
+		{"default", false, Community, false},
+		{"", false, Community, false},
+		{"default", true, Trial, true},
+		{"evaluation", false, Trial, true},
+		{"anything else", false, Official, true},
+	} {
+		l := New(c.key, c.old)
+		require.Equal(t, c.want, l.Kind(), "%v", c)
+		require.Equal(t, c.clusters, l.Clusters(), "%v", c)
+	}
+	l := New("default", false)
+	l.Set("key")
+	require.True(t, l.Clusters())
+	require.True(t, l.CommunityKey("default"))
+	require.NotNil(t, l.Info().MaxTPS)
+	require.Equal(t, 25, New("evaluation", false).MaxSessions())
+}
