@@ -1,0 +1,142 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/emqx/command"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/replay"
+)
+
+const (
+	// standInVariable makes this test binary a stand-in node instead.
+	standInVariable = "REPLAY_STANDIN_NODE"
+	recordings      = "testdata/emqx-5.8.9"
+	// scale makes the timeouts of frozen nodes bearable: 30 s are 3.
+	scale = 0.1
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(standInVariable) == "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(runStandIn())
+}
+
+func runStandIn() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := command.New().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// freeNetwork finds three addresses whose ports nobody uses.
+func freeNetwork(t *testing.T) []string {
+	t.Helper()
+	for range 50 {
+		network := fmt.Sprintf("127.%d.%d", 20+rand.IntN(70), 1+rand.IntN(250))
+		ln, err := net.Listen("tcp", network+".11:18083")
+		if err == nil {
+			require.NoError(t, ln.Close())
+			return []string{network + ".11", network + ".12", network + ".13"}
+		}
+	}
+	t.Fatal("no free loopback network")
+	return nil
+}
+
+// testLog writes lines to a test's log while the test runs.
+type testLog struct {
+	t    *testing.T
+	mu   sync.Mutex
+	over bool
+}
+
+func (l *testLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.t.Log(strings.TrimRight(string(p), "\n"))
+	}
+	return len(p), nil
+}
+
+func (l *testLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+}
+
+// The stand-in answers everything that was recorded of a real EMQX 5.8.9 as it did. Each part of the scenario has
+// nodes of its own.
+func TestStandInAnswersAsRecorded(t *testing.T) {
+	covered := sync.Map{}
+	t.Run("groups", func(t *testing.T) {
+		for _, part := range replay.Groups() {
+			t.Run(part, func(t *testing.T) {
+				t.Parallel()
+				for _, result := range replayGroup(t, part) {
+					covered.Store(result.File, result.Status)
+					if result.Status == replay.Differs {
+						t.Errorf("%s: %s", result.File, result.Detail)
+					}
+				}
+			})
+		}
+	})
+	files, err := os.ReadDir(recordings)
+	require.NoError(t, err)
+	compared, skipped := 0, 0
+	for _, file := range files {
+		name, isRecording := strings.CutSuffix(file.Name(), ".json")
+		if !isRecording {
+			continue
+		}
+		status, ok := covered.Load(name)
+		require.True(t, ok, "recording %s belongs to no part of the scenario", name)
+		if status == replay.Skipped {
+			skipped++
+		} else {
+			compared++
+		}
+	}
+	t.Logf("%d recordings compared, %d skipped", compared, skipped)
+	require.Equal(t, 3, skipped, "only what the command line of EMQX did is skipped")
+}
+
+func replayGroup(t *testing.T, part string) []replay.Result {
+	t.Helper()
+	addresses := freeNetwork(t)
+	log := &testLog{t: t}
+	defer log.end()
+	extra := []string{"--timeout-scale", fmt.Sprint(scale), "--join-retry-seconds", "1", "--log-level", "warn"}
+	makeCommand := replay.StandIn(addresses, extra, os.Args[0])
+	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
+	defer func() { require.NoError(t, nodes.Close()) }()
+	runner, err := replay.New(replay.Config{
+		Dir: recordings, Recorded: replay.RecordedAddresses(), Targets: addresses, Control: nodes, Scale: scale, Only: part, Out: io.Discard,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	results, err := runner.Run(ctx)
+	if err != nil {
+		require.ErrorIs(t, err, replay.ErrDiffers)
+	}
+	return results
+}

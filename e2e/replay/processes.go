@@ -1,0 +1,147 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Processes is Control over nodes that are processes of this machine.
+type Processes struct {
+	// Dir holds a directory for each node.
+	Dir string
+	// Command makes the command of a node that stores its data in dir and looks for the nodes at the seeds' addresses.
+	Command func(node int, dir string, seeds []int) (*exec.Cmd, error)
+	// Log gets what the nodes print; nil: nobody.
+	Log io.Writer
+	// StopTimeout is how long a node may take to stop in good order. Default 15 s.
+	StopTimeout time.Duration
+
+	mu      sync.Mutex
+	running map[int]*process
+}
+
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+func (p *Processes) get(node int) *process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running[node]
+}
+
+// Start runs a node.
+func (p *Processes) Start(node int, fresh bool, seeds []int) error {
+	if p.get(node) != nil {
+		return fmt.Errorf("node %d is running already", node)
+	}
+	dir := filepath.Join(p.Dir, fmt.Sprintf("node%d", node))
+	if fresh {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("clear the data of node %d: %w", node, err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("directory of node %d: %w", node, err)
+	}
+	cmd, err := p.Command(node, dir, seeds)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = p.Log, p.Log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start node %d: %w", node, err)
+	}
+	proc := &process{cmd: cmd, done: make(chan struct{})}
+	p.mu.Lock()
+	if p.running == nil {
+		p.running = map[int]*process{}
+	}
+	p.running[node] = proc
+	p.mu.Unlock()
+	go func() {
+		_ = cmd.Wait() // how it ended is its log's business
+		p.mu.Lock()
+		if p.running[node] == proc {
+			delete(p.running, node)
+		}
+		p.mu.Unlock()
+		close(proc.done)
+	}()
+	return nil
+}
+
+// Stop ends a node in good order; one that does not run is no error.
+func (p *Processes) Stop(node int) error {
+	proc := p.get(node)
+	if proc == nil {
+		return nil
+	}
+	limit := p.StopTimeout
+	if limit == 0 {
+		limit = 15 * time.Second
+	}
+	if err := errors.Join(p.signal(proc, syscall.SIGCONT), p.signal(proc, syscall.SIGTERM)); err != nil {
+		return err
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-proc.done:
+		return nil
+	case <-timer.C:
+		return errors.Join(fmt.Errorf("node %d did not stop within %s", node, limit), p.Kill(node))
+	}
+}
+
+// Kill ends a node at once.
+func (p *Processes) Kill(node int) error {
+	proc := p.get(node)
+	if proc == nil {
+		return nil
+	}
+	if err := p.signal(proc, syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-proc.done
+	return nil
+}
+
+// Freeze stops a node from running.
+func (p *Processes) Freeze(node int) error { return p.signal(p.get(node), syscall.SIGSTOP) }
+
+// Thaw lets it go on.
+func (p *Processes) Thaw(node int) error { return p.signal(p.get(node), syscall.SIGCONT) }
+
+func (p *Processes) signal(proc *process, sig syscall.Signal) error {
+	if proc == nil {
+		return errors.New("node is not running")
+	}
+	if err := proc.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal the node: %w", err)
+	}
+	return nil
+}
+
+// Close kills whatever runs.
+func (p *Processes) Close() error {
+	p.mu.Lock()
+	nodes := make([]int, 0, len(p.running))
+	for node := range p.running {
+		nodes = append(nodes, node)
+	}
+	p.mu.Unlock()
+	var err error
+	for _, node := range nodes {
+		err = errors.Join(err, p.Kill(node))
+	}
+	return err
+}

@@ -1,0 +1,138 @@
+package replay
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+)
+
+// recording is one file. What it holds depends on its kind.
+type recording struct {
+	name string
+
+	Request  *recordedRequest  `json:"request"`
+	Response *recordedResponse `json:"response"`
+
+	Note     string            `json:"note"`
+	URLs     map[string]string `json:"urls"`
+	Rows     []json.RawMessage `json:"rows"`
+	Timeline []map[string]any  `json:"timeline"`
+	Body     any               `json:"body"`
+	Log      []map[string]any  `json:"log"`
+
+	SessionPresent *bool           `json:"sessionPresent"`
+	Result         map[string]any  `json:"result"`
+	Seen           json.RawMessage `json:"seen"`
+	Left           []string        `json:"left"`
+	Command        string          `json:"command"`
+}
+
+type recordedRequest struct {
+	Line    string         `json:"line"`
+	To      string         `json:"to"`
+	Auth    string         `json:"auth"`
+	Headers map[string]any `json:"headers"`
+	Body    any            `json:"body"`
+}
+
+type recordedResponse struct {
+	Status  int               `json:"status"`
+	Headers map[string]string `json:"headers"`
+	Body    any               `json:"body"`
+}
+
+// load reads all recordings of a directory, by file name without the ending.
+func load(dir string) (map[string]*recording, []string, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the recordings: %w", err)
+	}
+	if len(paths) == 0 {
+		return nil, nil, fmt.Errorf("no recordings in %s", dir)
+	}
+	sort.Strings(paths)
+	all := map[string]*recording{}
+	var names []string
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read a recording: %w", err)
+		}
+		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
+		if err := json.Unmarshal(data, r); err != nil {
+			return nil, nil, fmt.Errorf("recording %s: %w", path, err)
+		}
+		all[r.name] = r
+		names = append(names, r.name)
+	}
+	return all, names, nil
+}
+
+// method and path are the two parts of the request line that matter.
+func (r *recordedRequest) method() string {
+	method, _, _ := strings.Cut(r.Line, " ")
+	return method
+}
+
+func (r *recordedRequest) path() string {
+	parts := strings.Fields(r.Line)
+	if len(parts) < 2 {
+		return "/"
+	}
+	return parts[1]
+}
+
+// number is what the file's name begins with, such as 060 or 000a.
+func number(name string) string {
+	n, _, _ := strings.Cut(name, "-")
+	return n
+}
+
+// translate turns recorded addresses into those that are replayed to, in a text.
+type translate []string
+
+func newTranslate(recorded, targets []string) translate {
+	var t translate
+	for i, from := range recorded {
+		if i < len(targets) {
+			t = append(t, from, targets[i])
+		}
+	}
+	return t
+}
+
+// text goes by way of placeholders: the targets may be among the recorded addresses, in another order.
+func (t translate) text(s string) string {
+	for i := 0; i < len(t); i += 2 {
+		s = strings.ReplaceAll(s, t[i], fmt.Sprintf("\x00%d\x00", i))
+	}
+	for i := 0; i < len(t); i += 2 {
+		s = strings.ReplaceAll(s, fmt.Sprintf("\x00%d\x00", i), t[i+1])
+	}
+	return s
+}
+
+// value translates every text in a JSON value, keys too.
+func (t translate) value(v any) any {
+	switch v := v.(type) {
+	case string:
+		return t.text(v)
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			out[i] = t.value(item)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, item := range v {
+			out[t.text(key)] = t.value(item)
+		}
+		return out
+	default:
+		return v
+	}
+}

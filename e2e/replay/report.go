@@ -1,0 +1,61 @@
+package replay
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Result is what came of one recording.
+type Result struct {
+	File string
+	// Status is ok, differs or skipped.
+	Status string
+	// Detail is the first difference, or why the file was skipped.
+	Detail string
+}
+
+// The values of Result.Status.
+const (
+	OK      = "ok"
+	Differs = "differs"
+	Skipped = "skipped"
+)
+
+// report collects results and prints a line each.
+type report struct {
+	out io.Writer
+
+	mu      sync.Mutex
+	results []Result
+	done    map[string]bool
+}
+
+func (p *report) add(file, status, detail string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done[file] {
+		return
+	}
+	p.done[file] = true
+	p.results = append(p.results, Result{File: file, Status: status, Detail: detail})
+	line := fmt.Sprintf("%-8s %s", status, file)
+	if detail != "" {
+		line += ": " + detail
+	}
+	_, _ = fmt.Fprintln(p.out, line)
+}
+
+func (p *report) compared(file, difference string) {
+	if difference == "" {
+		p.add(file, OK, "")
+		return
+	}
+	p.add(file, Differs, difference)
+}
+
+func (p *report) has(file string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done[file]
+}
