@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
+)
+
+func demoCommands() []*cobra.Command {
+	return []*cobra.Command{demoCommand(), graphCommand()}
+}
+
+func demoCommand() *cobra.Command {
+	var config demo.Config
+	command := &cobra.Command{
+		Use:   "demo --dir DIR",
+		Short: "Upgrade an EMQX cluster under load before your eyes, and measure it",
+		Long: `Starts a cluster, installs the operator and the sample, connects MQTT clients, changes imagePullPolicy as EMQX's
+documentation does and shows the upgrade: the phases, the clients of each revision, the rate, the estimated end. Then it
+compares what it measured with the limits, and fails when one is missed. The cluster is taken down at the end.`,
+		Example: "  cluster demo --dir .cluster/demo\n  cluster demo --dir .cluster/demo --clients 300 --conn-evict-rate 50 --keep",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			binary, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding this program: %w", err)
+			}
+			config.ClusterBinary, config.Out = binary, cmd.OutOrStdout()
+			debug.SetGCPercent(400) // Thousands of clients in one process: memory is there, and the machine is for what is measured.
+			if config.MessagesPerSecond == 0 {
+				config.MessagesPerSecond = -1
+			}
+			figures, err := demo.Run(cmd.Context(), config)
+			if err == nil && !figures.OK() {
+				err = fmt.Errorf("the upgrade missed its limits: %s", strings.Join(figures.Failed(), "; "))
+			}
+			return err
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&config.Dir, "dir", ".cluster/demo", "the cluster's directory")
+	flags.BoolVar(&config.Keep, "keep", false, "leave the cluster running at the end, without the clients")
+	flags.IntVar(&config.Clients, "clients", 3000, "number of MQTT clients")
+	flags.IntVar(&config.MessagesPerSecond, "rate", 100, "messages a second, by all clients together")
+	flags.Int32Var(&config.ConnEvictRate, "conn-evict-rate", 0, "clients to move a second (default: what the sample says)")
+	flags.StringVar(&config.Record, "record", "", "write the time series of the run to this file, for `cluster graph`")
+	flags.StringVar(&config.Manifests, "manifests", "", "directory of the operator's manifests (default: found in the working directory or beside this program)")
+	return command
+}
+
+func graphCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "graph FILE",
+		Short:   "Draw the clients during an upgrade that `cluster demo --record FILE` has recorded, as SVG",
+		Example: "  cluster graph run.json > upgrade.svg",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, arguments []string) error {
+			record, err := demo.ReadRecord(arguments[0])
+			if err != nil {
+				return err
+			}
+			return demo.Graph(cmd.OutOrStdout(), record)
+		},
+	}
+}

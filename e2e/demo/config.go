@@ -1,0 +1,126 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
+)
+
+// Config says what is upgraded, how, and under which load. Zero values are the demo's own.
+type Config struct {
+	// Dir is the directory of the local cluster. One that is up already is used as it is.
+	Dir string
+	// ClusterBinary is the program that has the node agent's command; `kube` and the operator lie beside it.
+	ClusterBinary string
+	// Manifests is the directory with the operator's kustomization and samples/emqx.yaml.
+	Manifests string
+	// Images are rows of the cluster's image table, tried before the built-in ones.
+	Images []state.ImageRow
+	// Registry keeps clusters apart; empty for the machine's.
+	Registry state.Registry
+	// Keep leaves the cluster running at the end, without the clients.
+	Keep bool
+
+	// Clients is the number of MQTT clients; zero means 3,000.
+	Clients int
+	// MessagesPerSecond is how many messages are sent a second, by all clients together; zero means 100, less than zero
+	// none.
+	MessagesPerSecond int
+	// Steady is how long the load runs before the change; zero means three seconds.
+	Steady time.Duration
+	// UpgradeLimit is how long the upgrade may take before the run is given up; zero means ten minutes.
+	UpgradeLimit time.Duration
+
+	// Replicas is the number of core nodes; zero is what the sample has, as in the following.
+	Replicas int32
+	// ConnEvictRate and SessEvictRate are connections and sessions a second.
+	ConnEvictRate, SessEvictRate int32
+	// WaitTakeoverSeconds and InitialDelaySeconds replace what the sample has; nil keeps it.
+	WaitTakeoverSeconds, InitialDelaySeconds *int32
+	// Patch is the change, a JSON merge patch. Empty means another imagePullPolicy, as in EMQX's documentation.
+	Patch string
+
+	// OnPhase is called when a phase of the upgrade begins, in a goroutine of its own. Run waits for it; an error ends
+	// the run. Nil is none.
+	OnPhase func(ctx context.Context, environment Environment, phase v2beta1.Phase) error
+	// Out is what a person sees: a live picture when it is a terminal, else plain lines. Nil is nothing.
+	Out io.Writer
+	// Record is a file for the time series of the run, which Graph draws; empty for none.
+	Record string
+}
+
+// Environment is what a hook can use to look at the upgrade and to disturb it.
+type Environment struct {
+	// Dir and State are the local cluster's.
+	Dir   state.Dir
+	State *state.State
+	// Kube and EMQX are clients with all rights.
+	Kube kubernetes.Interface
+	EMQX versioned.Interface
+	// Namespace and Name are those of the EMQX resource.
+	Namespace, Name string
+	// Load is the running load.
+	Load *load.Load
+	// Latest returns the resource as the watch last showed it. It must not be changed.
+	Latest func() *v2beta1.EMQX
+}
+
+const (
+	defaultClients      = 3000
+	defaultMessages     = 100
+	defaultSteady       = 3 * time.Second
+	defaultUpgradeLimit = 10 * time.Minute
+	sampleFile          = "samples/emqx.yaml"
+)
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" || c.ClusterBinary == "" {
+		return c, errors.New("a demo needs the directory of a cluster and the program `cluster`")
+	}
+	if c.Out == nil {
+		c.Out = io.Discard
+	}
+	if c.Clients == 0 {
+		c.Clients = defaultClients
+	}
+	if c.MessagesPerSecond == 0 {
+		c.MessagesPerSecond = defaultMessages
+	}
+	if c.Steady == 0 {
+		c.Steady = defaultSteady
+	}
+	if c.UpgradeLimit == 0 {
+		c.UpgradeLimit = defaultUpgradeLimit
+	}
+	if c.Clients < 0 || c.Steady < 0 || c.UpgradeLimit < 0 || c.Replicas < 0 || c.ConnEvictRate < 0 || c.SessEvictRate < 0 {
+		return c, errors.New("numbers of clients and nodes, rates and times cannot be negative")
+	}
+	var err error
+	c.Manifests, err = findManifests(c.Manifests, c.ClusterBinary)
+	return c, err
+}
+
+// findManifests returns the directory asked for, or else looks in the working directory and beside the binary.
+func findManifests(asked, binary string) (string, error) {
+	candidates := []string{asked}
+	if asked == "" {
+		candidates = []string{"manifests", filepath.Join(filepath.Dir(binary), "..", "manifests")}
+	}
+	for _, candidate := range candidates {
+		if _, err := os.Stat(filepath.Join(candidate, sampleFile)); err == nil {
+			return filepath.Clean(candidate), nil
+		}
+	}
+	return "", fmt.Errorf("no %s in %v; name the directory of the operator's manifests with --manifests", sampleFile, candidates)
+}

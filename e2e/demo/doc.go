@@ -1,0 +1,4 @@
+// Package demo upgrades an EMQX cluster before one's eyes and measures whether the upgrade kept its promises: it starts
+// a local cluster, installs the operator from its manifests, connects MQTT clients through the listeners Service,
+// changes the specification, watches, and compares what it saw with the limits. Tests call Run and look at its Figures.
+package demo

@@ -1,0 +1,157 @@
+package scenarios
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
+)
+
+// patience is how long anything may take on a machine that is busy with other things.
+const patience = 3 * time.Minute
+
+// programs is the program `cluster`, with the control plane and the operator beside it.
+func programs(t *testing.T) string {
+	t.Helper()
+	binary, err := filepath.Abs("../../bin/cluster")
+	require.NoError(t, err)
+	for _, name := range []string{"cluster", "kube", "emqx-bg-operator"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
+			t.Skipf("SKIPPED: bin/%s is not built; `make build` builds it", name)
+		}
+	}
+	if testing.Short() {
+		t.Skip("SKIPPED: a cluster is started only without -short")
+	}
+	return binary
+}
+
+// installed is a cluster with the operator.
+type installed struct {
+	t      *testing.T
+	binary string
+	dir    state.Dir
+	kube   kubernetes.Interface
+	emqx   versioned.Interface
+}
+
+// start starts a cluster.
+func start(t *testing.T) *installed {
+	t.Helper()
+	c := &installed{t: t, binary: programs(t)}
+	path := filepath.Join(t.TempDir(), "cluster")
+	require.NoError(t, cluster.Up(t.Context(), cluster.UpOptions{Dir: path, ClusterBinary: c.binary}))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := cluster.Down(ctx, cluster.DownOptions{Dir: path}); err != nil {
+			t.Error(err)
+		}
+	})
+	var err error
+	c.dir, err = state.OpenDir(path)
+	require.NoError(t, err)
+	c.kube, err = cluster.Client(c.dir)
+	require.NoError(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", c.dir.AdminKubeconfig())
+	require.NoError(t, err)
+	c.emqx, err = versioned.NewForConfig(config)
+	require.NoError(t, err)
+	return c
+}
+
+// install starts a cluster and installs the operator as the README does. The operator becomes ready when the API server
+// serves its resource.
+func install(t *testing.T) *installed {
+	t.Helper()
+	c := start(t)
+	c.must("", "apply", "-k", "../../manifests")
+	c.must("", "-n", "emqx-bg-operator-system", "rollout", "status", "deployment/emqx-bg-operator", "--timeout=120s")
+	return c
+}
+
+// kubectl runs kubectl; its output is standard output and standard error together.
+func (c *installed) kubectl(stdin string, arguments ...string) (string, error) {
+	command := exec.CommandContext(c.t.Context(), filepath.Join(filepath.Dir(c.binary), "kube"), append([]string{"kubectl", "--kubeconfig", c.dir.AdminKubeconfig()}, arguments...)...)
+	command.Stdin = strings.NewReader(stdin)
+	output, err := command.CombinedOutput()
+	return string(output), err
+}
+
+func (c *installed) must(stdin string, arguments ...string) string {
+	c.t.Helper()
+	output, err := c.kubectl(stdin, arguments...)
+	require.NoError(c.t, err, output)
+	return output
+}
+
+// sample is the documentation's manifest, with a licence and times that suit a test.
+func sample(t *testing.T, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../manifests/samples/emqx.yaml")
+	require.NoError(t, err)
+	return strings.NewReplacer(append(replace, `"..."`, `"official"`)...).Replace(string(text))
+}
+
+const name = "emqx-ee"
+
+func (c *installed) get() *v2beta1.EMQX {
+	c.t.Helper()
+	emqx, err := c.emqx.AppsV2beta1().EMQXes("default").Get(c.t.Context(), name, metav1.GetOptions{})
+	require.NoError(c.t, err)
+	return emqx
+}
+
+// secret is the content of a Secret; nil when there is none.
+func (c *installed) secret(name string) map[string][]byte {
+	c.t.Helper()
+	secret, err := c.kube.CoreV1().Secrets("default").Get(c.t.Context(), name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	require.NoError(c.t, err)
+	return secret.Data
+}
+
+func (c *installed) patch(patch string) {
+	c.t.Helper()
+	_, err := c.emqx.AppsV2beta1().EMQXes("default").Patch(c.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	require.NoError(c.t, err)
+}
+
+// until watches the resource until it is as wanted.
+func (c *installed) until(what string, wanted func(*v2beta1.EMQX) bool) *v2beta1.EMQX {
+	c.t.Helper()
+	var emqx *v2beta1.EMQX
+	require.Eventually(c.t, func() bool {
+		emqx = c.get()
+		return emqx.Status.ObservedGeneration == emqx.Generation && wanted(emqx)
+	}, patience, 100*time.Millisecond, what)
+	return emqx
+}
+
+func ready(emqx *v2beta1.EMQX) bool { return emqx.Status.State == "Ready" }
+
+func condition(emqx *v2beta1.EMQX, kind string) metav1.Condition {
+	for _, condition := range emqx.Status.Conditions {
+		if condition.Type == kind {
+			return condition
+		}
+	}
+	return metav1.Condition{}
+}

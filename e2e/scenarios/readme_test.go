@@ -1,0 +1,108 @@
+package scenarios
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// readmeCommands are the commands of the README, in its order: the lines that are indented by four spaces and begin with
+// the name of a program.
+func readmeCommands(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	var commands []string
+	for line := range strings.Lines(string(text)) {
+		command, indented := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ")
+		program, _, _ := strings.Cut(command, " ")
+		if indented && (program == "kubectl" || program == "make" || program == "docker") {
+			command, _, _ = strings.Cut(command, " #")
+			commands = append(commands, strings.TrimSpace(command))
+		}
+	}
+	return commands
+}
+
+// TestReadme runs the commands of the README in their order, as a stranger would paste them, in a directory with the
+// manifests in which only the licence key was put in.
+func TestReadme(t *testing.T) {
+	c := start(t)
+	work := t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(work, "manifests"), os.DirFS("../../manifests")))
+	require.NoError(t, writeFile(filepath.Join(work, "manifests", "samples", "emqx.yaml"), sample(t)))
+	// kubectl as a person has it: on the path, with a cluster to talk to.
+	shim := fmt.Sprintf("#!/bin/sh\nexec %s kubectl --dir %s -- \"$@\"\n", c.binary, c.dir)
+	require.NoError(t, os.WriteFile(filepath.Join(work, "kubectl"), []byte(shim), 0o700))
+	t.Setenv("PATH", work+":"+os.Getenv("PATH"))
+
+	ran := 0
+	for _, command := range readmeCommands(t) {
+		t.Run(command, func(t *testing.T) {
+			switch {
+			case strings.HasPrefix(command, "docker"), strings.HasPrefix(command, "make image"):
+				t.Skip("SKIPPED: needs a container engine")
+			case strings.HasPrefix(command, "make"):
+				// What it would do; to do it from within the tests would never end.
+				output, err := exec.CommandContext(t.Context(), "sh", "-c", "cd ../.. && "+strings.Replace(command, "make", "make -n", 1)).CombinedOutput()
+				require.NoError(t, err, string(output))
+				return
+			}
+			ran++
+			output, err := paste(t, work, command)
+			t.Logf("%s", output)
+			require.NoError(t, err)
+		})
+	}
+	require.Greater(t, ran, 10, "the README has fewer commands than it should, or they are not found")
+}
+
+// watching is how long a command that never ends by itself is looked at.
+const watching = 2 * time.Second
+
+// paste runs a line in a shell and returns what it printed.
+func paste(t *testing.T, directory, line string) (string, error) {
+	t.Helper()
+	endless := slices.Contains(strings.Fields(line), "-w")
+	limit := patience
+	if endless {
+		limit = watching
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-c", line)
+	command.Dir = directory
+	command.WaitDelay = time.Second
+	var output bytes.Buffer
+	command.Stdout, command.Stderr = &output, &output
+	err := command.Run()
+	if endless && ctx.Err() != nil && output.Len() > 0 {
+		return output.String(), nil
+	}
+	return output.String(), err
+}
+
+// TestSingleNamespace installs the variant with a Role, which works in its own namespace.
+func TestSingleNamespace(t *testing.T) {
+	c := start(t)
+	c.must("", "apply", "-k", "../../manifests/single-namespace")
+	c.must("", "-n", "emqx", "rollout", "status", "deployment/emqx-bg-operator", "--timeout=120s")
+	quick := sample(t, "initialDelaySeconds: 10", "initialDelaySeconds: 1", "waitTakeover: 10", "waitTakeover: 1")
+	c.must(quick, "-n", "emqx", "apply", "-f", "-")
+	c.must("", "-n", "emqx", "wait", "--for=condition=Ready", "emqx/"+name, "--timeout=120s")
+	c.must("", "-n", "emqx", "patch", "emqx", name, "--type=merge", "-p", `{"spec":{"imagePullPolicy":"Never"}}`)
+	c.must("", "-n", "emqx", "wait", "--for=condition=Progressing", "emqx/"+name, "--timeout=60s")
+	c.must(quick, "apply", "-f", "-")
+	c.must("", "-n", "emqx", "wait", "--for=condition=Ready", "emqx/"+name, "--timeout=120s")
+	require.Never(t, func() bool { return c.get().Status.Phase != "" }, 5*time.Second, time.Second,
+		"a resource in another namespace is none of its business")
+}

@@ -1,0 +1,185 @@
+package scenarios
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+// TestResource follows one cluster through what its users do: apply, be refused, break the image, correct it, break the
+// configuration, pause, ask for what is not supported, look, delete. At the end the rights that were used are held
+// against those that the operator has.
+func TestResource(t *testing.T) {
+	c := install(t)
+
+	t.Run("wrong input is refused with the field's path", func(t *testing.T) {
+		for _, test := range []struct {
+			reason, patch string
+			want          []string
+		}{
+			{"a negative rate", `{"spec":{"updateStrategy":{"evacuationStrategy":{"connEvictRate":-1}}}}`, []string{"spec.updateStrategy.evacuationStrategy.connEvictRate", "greater than or equal to 1"}},
+			{"both PDB fields", `{"spec":{"coreTemplate":{"spec":{"minAvailable":1,"maxUnavailable":1}}}}`, []string{"spec.coreTemplate.spec", "exclude each other"}},
+			{"a bad image", `{"spec":{"image":"emqx emqx"}}`, []string{"spec.image", "must be an image reference"}},
+			{"an unknown enum", `{"spec":{"updateStrategy":{"type":"Rolling"}}}`, []string{"spec.updateStrategy.type", "Unsupported value", "Recreate"}},
+			{"a bad port", `{"spec":{"coreTemplate":{"spec":{"ports":[{"containerPort":70000}]}}}}`, []string{"spec.coreTemplate.spec.ports", "between 1 and 65535"}},
+			{"a bad Service port", `{"spec":{"listenersServiceTemplate":{"spec":{"ports":[{"port":0}]}}}}`, []string{"spec.listenersServiceTemplate.spec", "between 1 and 65535"}},
+			{"replicas below 0", `{"spec":{"coreTemplate":{"spec":{"replicas":-1}}}}`, []string{"spec.coreTemplate.spec.replicas", "greater than or equal to 0"}},
+			{"a percentage over 100", `{"spec":{"updateStrategy":{"evacuationStrategy":{"maxUnavailableClients":"101%"}}}}`, []string{"maxUnavailableClients", "from 0% to 100%"}},
+			{"no image", `{"spec":{"image":null}}`, []string{"spec.image", "Required"}},
+		} {
+			t.Run(test.reason, func(t *testing.T) {
+				c.t = t
+				c.must(sample(t), "apply", "-f", "-", "--dry-run=server")
+				file := t.TempDir() + "/sample.yaml"
+				require.NoError(t, writeFile(file, sample(t)))
+				patched := c.must("", "patch", "-f", file, "--local", "-o", "yaml", "--type=merge", "-p", test.patch)
+				output, err := c.kubectl(patched, "apply", "-f", "-", "--dry-run=server", "--validate=false")
+				require.Error(t, err, output)
+				for _, words := range test.want {
+					require.Contains(t, output, words)
+				}
+			})
+		}
+	})
+	c.t = t
+
+	c.must(sample(t, "initialDelaySeconds: 10", "initialDelaySeconds: 1", "waitTakeover: 10", "waitTakeover: 1"), "apply", "-f", "-")
+	first := c.until("the first installation", ready)
+	require.Contains(t, c.must("", "get", "emqx"), "NAME      STATUS   AGE")
+	require.Contains(t, c.must("", "get", "emqx", "-o", "wide"), "emqx/emqx:6.0.1")
+	require.Contains(t, c.must("", "explain", "emqx.spec.updateStrategy.paused"), "Paused holds the cluster as it is")
+	c.must("", "wait", "--for=condition=Ready", "emqx/"+name, "--timeout=10s")
+
+	t.Run("an image that does not exist stalls the upgrade and leaves the old revision serving", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"image":"no-such/emqx:1","updateStrategy":{"progressDeadlineSeconds":2}}}`)
+		stalled := c.until("Stalled", func(e *v2beta1.EMQX) bool {
+			return condition(e, v2beta1.ConditionStalled).Status == metav1.ConditionTrue
+		})
+		require.Contains(t, condition(stalled, v2beta1.ConditionStalled).Message, "ImagePull")
+		require.Equal(t, "Stalled", stalled.Status.State)
+		require.Equal(t, metav1.ConditionTrue, condition(stalled, v2beta1.ConditionAvailable).Status)
+		require.Equal(t, first.Status.CoreNodesStatus.CurrentRevision, stalled.Status.CoreNodesStatus.CurrentRevision)
+		c.patch(`{"spec":{"image":"emqx/emqx:6.0.2"}}`)
+		c.until("the corrected upgrade", ready)
+		sets, err := c.kube.AppsV1().StatefulSets("default").List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		require.Len(t, sets.Items, 1, "neither the first set nor the broken one is left")
+	})
+
+	t.Run("a syntax error in the configuration changes nothing and says where it is", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"config":{"data":"license {\n  key = \n}"}}}`)
+		broken := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
+		require.Contains(t, condition(broken, v2beta1.ConditionStalled).Message, "line 3, column 1")
+		require.Equal(t, metav1.ConditionTrue, condition(broken, v2beta1.ConditionAvailable).Status)
+		c.patch(`{"spec":{"config":{"data":"license {\n  key = \"official\"\n}\n"}}}`)
+		c.until("Ready again", ready)
+	})
+
+	t.Run("a node that crashes is told with its last words", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"command":["/bin/sh","-c","echo the disk is full >&2; exit 7"]}}}}`)
+		stalled := c.until("Stalled", func(e *v2beta1.EMQX) bool {
+			return condition(e, v2beta1.ConditionStalled).Status == metav1.ConditionTrue
+		})
+		require.Eventually(t, func() bool {
+			message := condition(c.get(), v2beta1.ConditionStalled).Message
+			return containsAll(message, "exit code 7", "the disk is full")
+		}, patience, stalledPoll, condition(stalled, v2beta1.ConditionStalled).Message)
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"command":null}}}}`)
+		c.until("back at the revision that serves", ready)
+	})
+
+	t.Run("paused holds an upgrade", func(t *testing.T) {
+		c.t = t
+		for range 2 {
+			c.patch(`{"spec":{"updateStrategy":{"paused":true}}}`)
+			c.until("Paused", func(e *v2beta1.EMQX) bool { return e.Status.State == "Paused" })
+			c.patch(`{"spec":{"updateStrategy":{"paused":false}}}`)
+			c.until("Ready", ready)
+		}
+		c.patch(`{"spec":{"imagePullPolicy":"Always","updateStrategy":{"paused":true}}}`)
+		c.until("Paused", func(e *v2beta1.EMQX) bool { return e.Status.State == "Paused" })
+		sets, err := c.kube.AppsV1().StatefulSets("default").List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		require.Len(t, sets.Items, 1, "nothing new is started")
+		c.patch(`{"spec":{"updateStrategy":{"paused":false}}}`)
+		c.until("the upgrade", ready)
+	})
+
+	t.Run("what is not supported is said, and nothing is done", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"replicantTemplate":{"spec":{"replicas":2}}}}`)
+		refused := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
+		require.Contains(t, condition(refused, v2beta1.ConditionStalled).Message, "spec.replicantTemplate")
+		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":3}}`)
+		c.until("Ready", ready)
+		require.Eventually(t, func() bool {
+			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "revisionHistoryLimit")
+		}, patience, stalledPoll)
+	})
+
+	t.Run("what was deleted or edited by hand is put back", func(t *testing.T) {
+		c.t = t
+		keys := c.secret(name + "-bootstrap-api-key")
+		c.must("", "delete", "service", name+"-listeners")
+		c.must("", "delete", "secret", name+"-bootstrap-api-key")
+		c.must("", "patch", "service", name+"-dashboard", "--type=merge", "-p", `{"spec":{"selector":{"apps.emqx.io/instance":"other"}}}`)
+		c.must("", "delete", "configmap", name+"-configs")
+		require.Eventually(t, func() bool {
+			output, err := c.kubectl("", "get", "service/"+name+"-listeners", "configmap/"+name+"-configs", "-o", "name")
+			return err == nil && output != "" && containsAll(c.must("", "get", "service", name+"-dashboard", "-o", "jsonpath={.spec.selector}"), `"apps.emqx.io/instance":"`+name+`"`)
+		}, patience, stalledPoll)
+		require.Eventually(t, func() bool { return c.secret(name+"-bootstrap-api-key") != nil }, patience, stalledPoll)
+		require.Equal(t, keys, c.secret(name+"-bootstrap-api-key"), "the nodes know these keys and no others")
+		c.until("Ready", ready)
+	})
+
+	t.Run("a lost cookie is not made up while nodes run that have it", func(t *testing.T) {
+		c.t = t
+		cookie := c.secret(name + "-node-cookie")["node_cookie"]
+		require.NotEmpty(t, cookie)
+		c.must("", "delete", "secret", name+"-node-cookie")
+		lost := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
+		require.Equal(t, "CookieLost", condition(lost, v2beta1.ConditionStalled).Reason)
+		require.Equal(t, metav1.ConditionTrue, condition(lost, v2beta1.ConditionAvailable).Status)
+		c.must("", "create", "secret", "generic", name+"-node-cookie", "--from-literal=node_cookie="+string(cookie))
+		c.must("", "label", "secret", name+"-node-cookie", v2beta1.LabelManagedBy+"="+v2beta1.ManagedBy, v2beta1.LabelInstance+"="+name)
+		c.until("Ready", ready)
+	})
+
+	t.Run("at rest nothing is written", func(t *testing.T) {
+		c.t = t
+		before := c.writes()
+		require.Never(t, func() bool { return len(c.writes()) > len(before) }, 20*time.Second, time.Second, "%v", c.writes())
+	})
+
+	t.Run("more nodes, and no dashboard Service", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"replicas":4}},"dashboardServiceTemplate":{"enabled":false}}}`)
+		four := c.until("four nodes", ready)
+		require.Len(t, four.Status.CoreNodes, 4)
+		_, err := c.kube.CoreV1().Services("default").Get(t.Context(), name+"-dashboard", metav1.GetOptions{})
+		require.Error(t, err)
+	})
+
+	t.Run("the rights are those that are used", func(t *testing.T) {
+		c.t = t
+		c.compareRights()
+	})
+
+	t.Run("deleted with all that it owns", func(t *testing.T) {
+		c.t = t
+		c.must("", "delete", "emqx", name, "--timeout=60s")
+		require.Eventually(t, func() bool {
+			pods, err := c.kube.CoreV1().Pods(corev1.NamespaceDefault).List(t.Context(), metav1.ListOptions{LabelSelector: v2beta1.LabelInstance})
+			return err == nil && len(pods.Items) == 0
+		}, patience, stalledPoll)
+	})
+}

@@ -1,0 +1,174 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+// measure makes an upgrade under load.
+func measure(t *testing.T, config demo.Config) demo.Figures {
+	t.Helper()
+	config.ClusterBinary = programs(t)
+	config.Dir = filepath.Join(t.TempDir(), "cluster")
+	config.Manifests = "../../manifests"
+	figures, err := demo.Run(t.Context(), config)
+	require.NoError(t, err)
+	t.Logf("%.1f s from the change to Ready, floor %.1f s (%+v)", figures.Seconds(), figures.Floor.Total(), figures.Floor)
+	for _, check := range figures.Checks {
+		t.Logf("  %-34s %-40s %s", check.Name, check.Value, check.Limit)
+	}
+	return figures
+}
+
+// bySpeed are the figures that depend on how fast the machine reconnects clients. A test tells them; the demo judges
+// them.
+func bySpeed() []string {
+	return []string{"time from patch to Ready", "most clients away at once", "lowest share connected"}
+}
+
+// TestGentleUpgrade moves 3,000 clients at 200 a second: none loses a message or is disconnected twice, and nothing is
+// left behind.
+func TestGentleUpgrade(t *testing.T) {
+	figures := measure(t, demo.Config{ConnEvictRate: 200})
+	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return slices.Contains(bySpeed(), name) })
+	require.Empty(t, failed)
+}
+
+// TestFrozenNodes: one new and one old node are frozen for a minute in the middle. The view of the others stays fresh,
+// nothing unsafe is done, and the upgrade goes on when they thaw.
+func TestFrozenNodes(t *testing.T) {
+	const frozenFor = time.Minute
+	oldest := time.Duration(0)
+	figures := measure(t, demo.Config{
+		Clients: 300, MessagesPerSecond: 100, ConnEvictRate: 20, SessEvictRate: 20,
+		OnPhase: func(ctx context.Context, e demo.Environment, phase v2beta1.Phase) error {
+			if phase != v2beta1.PhaseEvacuating {
+				return nil
+			}
+			status := e.Latest().Status
+			frozen := []string{
+				fmt.Sprintf("%s-core-%s-0", e.Name, status.CoreNodesStatus.UpdateRevision),
+				fmt.Sprintf("%s-core-%s-1", e.Name, status.Upgrade.From),
+			}
+			signal := func(name string) error {
+				for _, pod := range frozen {
+					if _, err := cluster.Signal(ctx, e.Dir, e.State, e.Namespace, pod, "", name); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			if err := signal("STOP"); err != nil {
+				return err
+			}
+			age, err := freshWhile(ctx, e, frozen, frozenFor)
+			oldest = age
+			if err != nil {
+				return err
+			}
+			return signal("CONT")
+		},
+	})
+	t.Logf("while two nodes were frozen, the view of the others was at most %s old", oldest)
+	require.Less(t, oldest, 5*time.Second, "every node is asked once a second, whatever the others and its orders do")
+	require.Zero(t, figures.MessagesLost)
+	require.Equal(t, figures.Clients, figures.ClientsBack)
+	require.Empty(t, figures.Leftovers)
+}
+
+// TestOperatorDies: the replica that leads is taken away by Kubernetes while the new nodes are built, and the next leader
+// is killed outright when the evacuation begins. Another goes on, and the clients notice nothing.
+func TestOperatorDies(t *testing.T) {
+	figures := measure(t, demo.Config{
+		Clients: 300, MessagesPerSecond: 100, ConnEvictRate: 20, SessEvictRate: 20,
+		OnPhase: func(ctx context.Context, e demo.Environment, phase v2beta1.Phase) error {
+			if phase != v2beta1.PhaseProvisioning && phase != v2beta1.PhaseEvacuating {
+				return nil
+			}
+			leader, err := leaderOf(ctx, e)
+			if err != nil {
+				return err
+			}
+			if phase == v2beta1.PhaseEvacuating {
+				// Its container is started again, and may lead again: it has the same name.
+				_, err := cluster.Signal(ctx, e.Dir, e.State, operatorNamespace, leader, "", "KILL")
+				return err
+			}
+			if err := e.Kube.CoreV1().Pods(operatorNamespace).Delete(ctx, leader, metav1.DeleteOptions{}); err != nil {
+				return err
+			}
+			return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+				next, err := leaderOf(ctx, e)
+				return next != leader && next != "", err
+			})
+		},
+	})
+	require.Zero(t, figures.MessagesLost)
+	require.Equal(t, figures.Clients, figures.ClientsBack)
+	require.LessOrEqual(t, figures.MaxDisconnects, int64(1), "a new leader changes nothing that runs")
+	require.Empty(t, figures.Leftovers)
+}
+
+const operatorNamespace = "emqx-bg-operator-system"
+
+// leaderOf is the pod that holds the operator's lease; empty when none does.
+func leaderOf(ctx context.Context, e demo.Environment) (string, error) {
+	lease, err := e.Kube.CoordinationV1().Leases(operatorNamespace).Get(ctx, "emqx-bg-operator", metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	return ptr.Deref(lease.Spec.HolderIdentity, ""), nil
+}
+
+// freshWhile looks, for a time, whether the frozen nodes are called unknown and nothing is removed, and returns how old
+// the operator's view of the others ever was, by its own metric.
+func freshWhile(ctx context.Context, e demo.Environment, frozen []string, duration time.Duration) (time.Duration, error) {
+	// A few seconds pass before silence is noticed: a question may take four.
+	grace := time.Now().Add(8 * time.Second)
+	oldest := time.Duration(0)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for end := time.Now().Add(duration); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return oldest, context.Cause(ctx)
+		case <-ticker.C:
+		}
+		if time.Now().Before(grace) {
+			continue
+		}
+		emqx := e.Latest()
+		if emqx.Status.Phase != v2beta1.PhaseEvacuating {
+			return oldest, fmt.Errorf("the upgrade went on to %s while an outgoing node was frozen", emqx.Status.Phase)
+		}
+		for _, node := range emqx.Status.CoreNodes {
+			isFrozen := strings.Contains(strings.Join(frozen, " ")+" ", node.PodName+" ")
+			switch {
+			case isFrozen && node.NodeStatus != "unknown":
+				return oldest, fmt.Errorf("%s is frozen and called %s", node.PodName, node.NodeStatus)
+			case !isFrozen && node.NodeStatus != "running":
+				return oldest, fmt.Errorf("%s answers and is called %s", node.PodName, node.NodeStatus)
+			}
+		}
+		age, err := ageOfView(ctx, e, frozen)
+		if err != nil {
+			return oldest, err
+		}
+		oldest = max(oldest, age)
+	}
+	return oldest, nil
+}
