@@ -1,0 +1,73 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
+SIM_RUNS ?= 1000
+DEMO_DIR ?= $(CURDIR)/.cluster/demo
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/kube ## Build the operator and the local cluster into bin/.
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/emqx-bg-operator ./cmd/emqx-bg-operator
+	cd e2e && go build -ldflags '-s -w' -o ../bin/cluster ./cmd/cluster
+
+# The control plane only changes with its modules. It takes ten to twenty minutes on two cores the first time.
+bin/kube: e2e/go.mod e2e/go.sum e2e/cmd/kube/main.go
+	@hack/progress.sh "building Kubernetes, once, for ten to twenty minutes on two cores" \
+	  go build -C e2e -v -ldflags '-s -w' -o ../bin/kube ./cmd/kube
+
+.PHONY: generate
+generate: ## Rebuild what is derived from code.
+	hack/generate.sh
+
+.PHONY: tidy
+tidy: ## Tidy all modules.
+	go mod tidy
+	cd e2e && go mod tidy
+	cd hack/tools && go mod tidy
+
+.PHONY: verify
+verify: ## Fail when something generated is stale, or a module is not tidy.
+	hack/verify.sh
+
+.PHONY: lint
+lint: ## Format, vet, golangci-lint and govulncheck over all modules.
+	hack/lint.sh
+
+.PHONY: test-unit
+test-unit: ## Unit, table, property and contract tests of the operator, with the race detector.
+	go test -race -count=1 ./...
+
+.PHONY: test-sim
+test-sim: ## Simulate SIM_RUNS upgrades with random events and faults.
+	GOGC=400 go test -count=1 -timeout 30m ./pkg/upgrade -run TestSimulation -sim.runs $(SIM_RUNS)
+
+.PHONY: test
+test: build verify ## Everything: what is generated is fresh; unit, simulation, contract and end-to-end tests, with one closing summary.
+	hack/test.sh $(SIM_RUNS)
+
+.PHONY: demo
+demo: build ## Upgrade a cluster with 3,000 clients before your eyes.
+	bin/cluster demo --dir $(DEMO_DIR)
+
+.PHONY: demo-up
+demo-up: build ## The same, and leave it running to look around.
+	bin/cluster demo --dir $(DEMO_DIR) --keep
+
+.PHONY: demo-down
+demo-down: ## Stop what demo-up left running.
+	bin/cluster down --dir $(DEMO_DIR)
+
+.PHONY: image
+image: ## Build the container image (needs a container engine).
+	docker build --build-arg VERSION=$(VERSION) -t emqx-bg/emqx-bg-operator:$(VERSION) .
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf bin
