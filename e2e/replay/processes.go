@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Processes is Control over nodes that are processes of this machine.
@@ -115,8 +117,24 @@ func (p *Processes) Kill(node int) error {
 	return nil
 }
 
-// Freeze stops a node from running.
-func (p *Processes) Freeze(node int) error { return p.signal(p.get(node), syscall.SIGSTOP) }
+// Freeze stops a node from running. It returns when the whole process has stopped: on a busy machine its threads may
+// run on for a while after the signal was sent.
+func (p *Processes) Freeze(node int) error {
+	proc := p.get(node)
+	if err := p.signal(proc, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, proc.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("wait until node %d has stopped: %w", node, err)
+		}
+		return nil
+	}
+}
 
 // Thaw lets it go on.
 func (p *Processes) Thaw(node int) error { return p.signal(p.get(node), syscall.SIGCONT) }
