@@ -237,3 +237,23 @@ func TestWhoIsWoken(t *testing.T) {
 func (w *world) meta(resource schema.GroupVersionResource) *metav1.ObjectMeta {
 	return w.objects[resource].(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
 }
+
+// What is kept is what decisions are made from: of a Service that another operator made, also who owns which field.
+func TestTrim(t *testing.T) {
+	fields := []metav1.ManagedFieldsEntry{{Manager: "manager"}}
+	own := &corev1.Service{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}, Spec: corev1.ServiceSpec{Selector: map[string]string{v2beta1.LabelPodTemplateHash: "a"}}}
+	foreign := &corev1.Service{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}}
+	container := corev1.Container{Name: "emqx", Image: "i", Ports: []corev1.ContainerPort{{Name: "dashboard"}}, Command: []string{"dropped"}}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}}
+	set.Spec.Template.Spec = corev1.PodSpec{Containers: []corev1.Container{container}, NodeName: "dropped"}
+	for _, object := range []any{own, foreign, set} {
+		kept, err := trim(object)
+		require.NoError(t, err)
+		require.Same(t, object, kept)
+	}
+	require.Empty(t, own.ManagedFields)
+	require.Equal(t, fields, foreign.ManagedFields)
+	require.Empty(t, set.ManagedFields)
+	container.Command = nil
+	require.Equal(t, corev1.PodSpec{Containers: []corev1.Container{container}}, set.Spec.Template.Spec)
+}

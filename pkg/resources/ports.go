@@ -99,6 +99,21 @@ func dashboardPorts(config *hocon.Object) []Port {
 	return ports
 }
 
+// DashboardPorts are those that a pod template names: what is known of a set whose configuration is not noted on it.
+func DashboardPorts(template corev1.PodTemplateSpec) []Port {
+	var ports []Port
+	for _, name := range []string{dashboardPortName, dashboardHTTPSPortName} {
+		for _, container := range template.Spec.Containers {
+			for _, port := range container.Ports {
+				if container.Name == EMQXContainer && port.Name == name {
+					ports = append(ports, Port{Name: name, Number: port.ContainerPort, Protocol: corev1.ProtocolTCP})
+				}
+			}
+		}
+	}
+	return ports
+}
+
 // listenerPorts are those of MQTT listeners and of gateways. A bind that cannot be known here, because it is a
 // substitution, opens no port: the Service's template can name it.
 func listenerPorts(config *hocon.Object) []Port {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
@@ -243,6 +245,9 @@ func (c *Controller) writeStatus(ctx context.Context, s Snapshot, decision Decis
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	if err := c.renewStatus(ctx, s.EMQX); err != nil {
+		return err
+	}
 	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
 	if err != nil {
 		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
@@ -255,6 +260,19 @@ func (c *Controller) writeStatus(ctx context.Context, s Snapshot, decision Decis
 	record(c.recorder, s.EMQX, told)
 	if s.EMQX.Status.Phase != decision.Phase {
 		klog.FromContext(ctx).Info("Entered a phase", "from", s.EMQX.Status.Phase, "to", decision.Phase, "why", decision.Why)
+	}
+	return nil
+}
+
+// renewStatus begins a status anew that another operator wrote.
+func (c *Controller) renewStatus(ctx context.Context, emqx *v2beta1.EMQX) error {
+	patch, err := renewal(emqx)
+	if err == nil && patch != nil {
+		options := metav1.PatchOptions{FieldManager: FieldManager}
+		_, err = c.config.EMQX.AppsV2beta1().EMQXes(emqx.Namespace).Patch(ctx, emqx.Name, types.JSONPatchType, patch, options, "status")
+	}
+	if err != nil {
+		return fmt.Errorf("begin the status of EMQX %s anew: %w", key(emqx), err)
 	}
 	return nil
 }

@@ -71,6 +71,16 @@ type ScaleSet struct {
 	NodeCount int32
 }
 
+// AdoptSet notes on a set that another operator made what this one notes when it makes a set.
+type AdoptSet struct {
+	Name       string
+	UID        types.UID
+	At         time.Time
+	Intent     string
+	ConfigHash string
+	Ports      resources.Ports
+}
+
 // MarkServing notes on a set that it is about to serve.
 type MarkServing struct {
 	Name string
@@ -91,6 +101,12 @@ type ApplyService struct {
 	Ports    resources.Ports
 }
 
+// InheritService hands the fields of a Service that another operator owns over to this one.
+type InheritService struct {
+	Kind  resources.ServiceKind
+	Patch []byte
+}
+
 // DeleteService removes a Service that is not wanted any more.
 type DeleteService struct{ Kind resources.ServiceKind }
 
@@ -108,8 +124,10 @@ func (ApplyConfigMap) isAction()       {}
 func (ApplyHeadlessService) isAction() {}
 func (CreateSet) isAction()            {}
 func (ScaleSet) isAction()             {}
+func (AdoptSet) isAction()             {}
 func (MarkServing) isAction()          {}
 func (DeleteSet) isAction()            {}
 func (ApplyService) isAction()         {}
+func (InheritService) isAction()       {}
 func (DeleteService) isAction()        {}
 func (SetGate) isAction()              {}

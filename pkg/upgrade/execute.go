@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -73,6 +74,8 @@ func (e *executor) do(ctx context.Context, s Snapshot, action Action) error {
 		return e.applyConfigMap(ctx, s)
 	case ApplyHeadlessService:
 		return e.applyService(ctx, s, resources.HeadlessService(s.EMQX), s.Headless != Missing)
+	case InheritService:
+		return e.inheritService(ctx, s, a)
 	case ApplyService:
 		service, err := resources.Service(s.EMQX, a.Kind, a.Revision, a.Ports)
 		if err != nil {
@@ -89,6 +92,8 @@ func (e *executor) do(ctx context.Context, s Snapshot, action Action) error {
 		return e.applySet(ctx, s, a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
 			WithAnnotations(map[string]string{v2beta1.AnnotationNodeCount: strconv.Itoa(int(a.NodeCount))}).
 			WithSpec(applyapps.StatefulSetSpec().WithReplicas(a.Replicas)))
+	case AdoptSet:
+		return e.adoptSet(ctx, s, a)
 	case MarkServing:
 		return e.markServing(ctx, s, a)
 	case DeleteSet:
@@ -173,6 +178,15 @@ func (e *executor) applyService(ctx context.Context, s Snapshot, service *applyc
 	return err
 }
 
+func (e *executor) inheritService(ctx context.Context, s Snapshot, a InheritService) error {
+	name := resources.ServiceName(s.EMQX, a.Kind)
+	patched, err := e.kube.CoreV1().Services(s.EMQX.Namespace).Patch(ctx, name, types.JSONPatchType, a.Patch, metav1.PatchOptions{FieldManager: FieldManager})
+	if err == nil {
+		e.wrote(s, "Service", patched.ResourceVersion)
+	}
+	return err
+}
+
 func force(ours bool) metav1.ApplyOptions {
 	return metav1.ApplyOptions{FieldManager: FieldManager, Force: ours}
 }
@@ -195,23 +209,35 @@ func (e *executor) createSet(ctx context.Context, s Snapshot, a CreateSet) error
 
 // applySet applies to a set that exists; it never makes one.
 func (e *executor) applySet(ctx context.Context, s Snapshot, uid types.UID, set *applyapps.StatefulSetApplyConfiguration) error {
-	applied, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Apply(ctx, set.WithUID(uid), force(true))
+	return e.applySetAs(ctx, s, FieldManager, uid, set)
+}
+
+// applySetAs applies under another name: an apply takes back what its manager applied before and does not name again.
+func (e *executor) applySetAs(ctx context.Context, s Snapshot, manager string, uid types.UID, set *applyapps.StatefulSetApplyConfiguration) error {
+	options := metav1.ApplyOptions{FieldManager: manager, Force: true}
+	applied, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Apply(ctx, set.WithUID(uid), options)
 	if err == nil {
 		e.wrote(s, "StatefulSet", applied.ResourceVersion)
 	}
 	return err
 }
 
-func (e *executor) markServing(ctx context.Context, s Snapshot, a MarkServing) error {
-	set := applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithUID(a.UID).
-		WithAnnotations(map[string]string{v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339)})
-	// A field manager of its own: an apply takes back what the manager applied before and does not name again.
-	options := metav1.ApplyOptions{FieldManager: FieldManager + "-serving", Force: true}
-	applied, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Apply(ctx, set, options)
-	if err == nil {
-		e.wrote(s, "StatefulSet", applied.ResourceVersion)
+func (e *executor) adoptSet(ctx context.Context, s Snapshot, a AdoptSet) error {
+	ports, err := json.Marshal(a.Ports)
+	if err != nil {
+		return err
 	}
-	return err
+	return e.applySetAs(ctx, s, FieldManager+"-adoption", a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithAnnotations(map[string]string{
+		v2beta1.AnnotationServicePorts: string(ports),
+		v2beta1.AnnotationConfigHash:   a.ConfigHash,
+		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339),
+		resources.AnnotationIntent:     a.Intent,
+	}))
+}
+
+func (e *executor) markServing(ctx context.Context, s Snapshot, a MarkServing) error {
+	return e.applySetAs(ctx, s, FieldManager+"-serving", a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
+		WithAnnotations(map[string]string{v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339)}))
 }
 
 func (e *executor) setGate(ctx context.Context, s Snapshot, a SetGate) error {

@@ -32,8 +32,11 @@ func gather(caches *informers.Caches, emqx *v2beta1.EMQX, observation evacuate.O
 	if s.ConfigHash, err = resources.Hash(emqx.Spec.Config.Data); err != nil {
 		return s, err
 	}
-	if s.Sets, err = gatherSets(caches, emqx); err != nil {
+	if s.Sets, err = gatherSets(caches, emqx, s.Config); err != nil {
 		return s, err
+	}
+	if set := realized(&s); set != nil {
+		s.Revision = set.Revision
 	}
 	if s.Services, err = gatherServices(caches, &s); err != nil {
 		return s, err
@@ -59,7 +62,7 @@ func editor(emqx *v2beta1.EMQX) string {
 	return name
 }
 
-func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX) ([]Set, error) {
+func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]Set, error) {
 	owned, err := caches.StatefulSets.ControlledBy(emqx.Namespace, emqx.UID)
 	if err != nil {
 		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
@@ -69,7 +72,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX) ([]Set, error) {
 	})
 	var sets []Set
 	for _, object := range owned {
-		set, err := setOf(object)
+		set, err := setOf(object, config)
 		if err != nil {
 			return nil, err
 		}
@@ -86,7 +89,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX) ([]Set, error) {
 	return sets, nil
 }
 
-func setOf(object *appsv1.StatefulSet) (Set, error) {
+func setOf(object *appsv1.StatefulSet, config resources.Config) (Set, error) {
 	set := Set{
 		Name: object.Name, UID: object.UID, Revision: object.Labels[v2beta1.LabelPodTemplateHash],
 		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
@@ -108,6 +111,14 @@ func setOf(object *appsv1.StatefulSet) (Set, error) {
 	if ports := object.Annotations[v2beta1.AnnotationServicePorts]; ports != "" {
 		if err := json.Unmarshal([]byte(ports), &set.Ports); err != nil {
 			return set, fmt.Errorf("read annotation %s of StatefulSet %s/%s: %w", v2beta1.AnnotationServicePorts, object.Namespace, object.Name, err)
+		}
+	} else {
+		// emqx-operator 2.x noted nothing, and applied configuration to running nodes: they have that of the specification.
+		set.Ports = resources.Ports{Dashboard: resources.DashboardPorts(object.Spec.Template), Listeners: config.Ports.Listeners}
+	}
+	for _, container := range object.Spec.Template.Spec.Containers {
+		if container.Name == resources.EMQXContainer {
+			set.Image = container.Image
 		}
 	}
 	return set, nil
@@ -200,6 +211,11 @@ func gatherServices(caches *informers.Caches, s *Snapshot) (map[resources.Servic
 		var err error
 		if service.Endpoints, err = endpointsOf(caches, object); err != nil {
 			return nil, err
+		}
+		if service.Revision == "" {
+			if service.Inheritance, err = inheritance(object); err != nil {
+				return nil, fmt.Errorf("take over Service %s/%s: %w", object.Namespace, object.Name, err)
+			}
 		}
 		services[kind] = service
 	}

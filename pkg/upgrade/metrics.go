@@ -11,6 +11,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // metrics are what Prometheus is told. Counters and histograms are kept; gauges are computed when they are scraped, so
@@ -177,7 +178,7 @@ func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) 
 		return
 	}
 	revisions := map[string]string{}
-	if sets, err := gatherSets(g.caches, emqx); err == nil {
+	if sets, err := gatherSets(g.caches, emqx, resources.Config{}); err == nil {
 		for _, set := range sets {
 			for _, pod := range set.Pods {
 				revisions[pod.Node] = set.Revision

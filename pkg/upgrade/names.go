@@ -22,6 +22,8 @@ func describe(s Snapshot, action Action) string {
 		return "apply ConfigMap " + name(s.EMQX.ConfigMapName())
 	case ApplyHeadlessService:
 		return "apply Service " + name(s.EMQX.HeadlessServiceName())
+	case InheritService:
+		return "take over Service " + name(resources.ServiceName(s.EMQX, a.Kind))
 	case ApplyService:
 		return fmt.Sprintf("point Service %s to revision %s", name(resources.ServiceName(s.EMQX, a.Kind)), a.Revision)
 	case DeleteService:
@@ -30,6 +32,8 @@ func describe(s Snapshot, action Action) string {
 		return "create StatefulSet " + name(s.EMQX.CoreSetName(a.Set.Revision))
 	case ScaleSet:
 		return fmt.Sprintf("scale StatefulSet %s to %d", name(a.Name), a.Replicas)
+	case AdoptSet:
+		return "adopt StatefulSet " + name(a.Name)
 	case MarkServing:
 		return "mark StatefulSet " + name(a.Name) + " as serving"
 	case DeleteSet:

@@ -19,7 +19,7 @@ func done(s Snapshot) Decision {
 	decision := stay(s)
 	update := s.updateSet()
 	for _, kind := range resources.ServiceKinds() {
-		if _, exists := s.Services[kind]; !exists && resources.ServiceEnabled(s.EMQX, kind) {
+		if s.Services[kind].Revision == "" && resources.ServiceEnabled(s.EMQX, kind) {
 			decision.Actions = append(decision.Actions, ApplyService{Kind: kind, Revision: s.Revision, Ports: update.Ports})
 		}
 	}

@@ -9,9 +9,15 @@ import (
 // pending judges what the specification asks for against what is there.
 //
 //	waits for  nothing: guards have seen to it that the specification is valid and its revision known
-//	does       names what will change
+//	does       adopts what another operator built; names what will change
 //	then       Provisioning, or Done when nothing changes
 func pending(s Snapshot) Decision {
+	if actions := adopt(s); len(actions) > 0 {
+		decision := wait(s, "what another operator built to be adopted")
+		decision.Actions = append(decision.Actions, actions...)
+		decision.Why = "the cluster of another operator is adopted as it stands"
+		return decision
+	}
 	why := difference(s)
 	if why == "" {
 		return finish(s, "the cluster is as the specification asks")
@@ -37,7 +43,7 @@ func difference(s Snapshot) string {
 		return "revision " + s.Revision + " does not serve yet" + by
 	case current != s.Revision:
 		what := ""
-		if serving := s.set(current); serving != nil {
+		if serving := s.set(current); serving != nil && !serving.foreign() {
 			what = ": " + changes(serving.Intent, s.Intent)
 		}
 		return fmt.Sprintf("revision %s instead of %s%s%s", s.Revision, current, what, by)

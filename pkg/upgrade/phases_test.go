@@ -91,6 +91,24 @@ func point(s *Snapshot, revision string) {
 
 func serving(revision string) func(*Snapshot) { return func(s *Snapshot) { point(s, revision) } }
 
+// foreign has another operator have made a set.
+func foreign(revision string) func(*Snapshot) {
+	return withSet(revision, func(s *Set) { s.Intent, s.ConfigHash, s.ServingSince = "", "", time.Time{} })
+}
+
+// unselective has the Services select all nodes, as those of emqx-operator 2.x do, and another own fields of one.
+func unselective() func(*Snapshot) {
+	return func(s *Snapshot) {
+		for kind, service := range s.Services {
+			service.Revision, service.State = "", Outdated
+			if kind == resources.Dashboard {
+				service.Inheritance = []byte("fields")
+			}
+			s.Services[kind] = service
+		}
+	}
+}
+
 func withPod(name string, change func(*Pod)) func(*Snapshot) {
 	return func(s *Snapshot) {
 		for i := range s.Sets {
@@ -169,6 +187,21 @@ func TestPhases(t *testing.T) {
 		{"another revision is provisioned", upgrading(v2beta1.PhasePending, serving("blue")), v2beta1.PhaseProvisioning, "", nil},
 		{"nothing changes", upgrading(v2beta1.PhasePending, without("blue")), v2beta1.PhaseDone, "", nil},
 		{"a set that is left over is dealt with", upgrading(v2beta1.PhasePending), v2beta1.PhaseProvisioning, "", nil},
+		{"a set of another operator is noted to be what is asked for", upgrading("", without("blue"), foreign("green"), unselective()), v2beta1.PhasePending, "to be adopted",
+			[]Action{AdoptSet{Name: "e-core-green", UID: "green", At: testNow, Intent: `{"image":"b"}`, Ports: setOfTwo("green", testNow).Ports}}},
+		{"its Services come to select what they lead to, with their fields", upgrading(v2beta1.PhasePending, without("blue"), unselective()), v2beta1.PhasePending, "to be adopted", []Action{
+			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+			InheritService{Kind: resources.Dashboard, Patch: []byte("fields")},
+			ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+		}},
+		{"a set of another operator that is not what is asked for is marked first", upgrading("", serving("blue"), foreign("blue"), without("green"), unselective()), v2beta1.PhasePending, "to be adopted",
+			[]Action{MarkServing{Name: "e-core-blue", UID: "blue", At: testNow}}},
+		{"Services that lead to several sets stay as they are until the switch", upgrading("", serving("blue"), unselective(), func(s *Snapshot) {
+			for kind, service := range s.Services {
+				service.Endpoints = append(service.Endpoints, Endpoint{PodUID: "green-0", Ready: true})
+				s.Services[kind] = service
+			}
+		}), v2beta1.PhaseProvisioning, "", nil},
 
 		// Provisioning
 		{"the set is made, after the configuration", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green")), v2beta1.PhaseProvisioning, "to be created",
@@ -189,6 +222,9 @@ func TestPhases(t *testing.T) {
 		{"a set that never served is removed at once", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
 			s.Sets = append(s.Sets, setOfTwo("red", time.Time{}))
 		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", []Action{ScaleSet{Name: "e-core-red", UID: "red", NodeCount: 2}}},
+		{"one that another operator made may have served", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
+			s.Sets = append(s.Sets, setOfTwo("red", time.Time{}))
+		}, foreign("red"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", nil},
 
 		// Switching
 		{"the set is marked before a Service selects it", upgrading(v2beta1.PhaseSwitching, serving("blue"), withSet("green", func(s *Set) { s.ServingSince = time.Time{} })), v2beta1.PhaseSwitching, "marked as serving",
@@ -254,6 +290,8 @@ func TestPhases(t *testing.T) {
 		{"a Service was lost", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { delete(s.Services, resources.Dashboard) }), v2beta1.PhaseDone, "",
 			[]Action{ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
 		{"a Service was edited", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.Services[resources.Dashboard] = Service{Revision: "green", State: Outdated} }), v2beta1.PhaseDone, "",
+			[]Action{ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
+		{"a Service selects no revision any more", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.Services[resources.Dashboard] = Service{State: Outdated} }), v2beta1.PhaseDone, "",
 			[]Action{ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
 		{"what belongs to no revision was lost", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) {
 			s.KeysSecret, s.ConfigMap, s.Headless = Missing, Missing, Missing

@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubetesting "k8s.io/client-go/testing"
 
@@ -46,6 +47,9 @@ func (w *simWorld) checkSwitch(service, revision string) {
 	for _, existing := range w.services() {
 		if existing.Name == service {
 			exists = true
+			if existing.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" && w.leadsToOnly(existing, revision) {
+				return // It is adopted, and leads where it led.
+			}
 			if existing.Spec.Selector[v2beta1.LabelPodTemplateHash] == revision {
 				return // It is being kept up, not pointed.
 			}
@@ -74,6 +78,21 @@ func (w *simWorld) checkSwitch(service, revision string) {
 			w.violate("Service %s was pointed at a set that is not marked as serving", service)
 		}
 	}
+}
+
+// leadsToOnly reports whether all ready endpoints of a Service are pods of the revision.
+func (w *simWorld) leadsToOnly(service corev1.Service, revision string) bool {
+	for _, slice := range w.slices() {
+		if slice.Labels[discoveryv1.LabelServiceName] != service.Name {
+			continue
+		}
+		for _, endpoint := range slice.Endpoints {
+			if *endpoint.Conditions.Ready && !strings.HasPrefix(endpoint.TargetRef.Name, w.template.CoreSetName(revision)+"-") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // checkStart is invariants 2 and 4: no eviction before the slices hold the update revision alone, and never more than

@@ -160,10 +160,19 @@ func (w *simWorld) applyStatus(action kubetesting.Action) (bool, runtime.Object,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var applied v2beta1.EMQX
-	if err := json.Unmarshal(action.(kubetesting.PatchAction).GetPatch(), &applied); err != nil {
+	patch := action.(kubetesting.PatchAction)
+	emqx := w.resource().DeepCopy()
+	if patch.GetPatchType() == types.JSONPatchType {
+		operations := []jsonPatch{{Value: &applied.Status}, {Value: &applied.ResourceVersion}}
+		if err := json.Unmarshal(patch.GetPatch(), &operations); err != nil {
+			return true, nil, err
+		}
+		if applied.ResourceVersion != emqx.ResourceVersion {
+			return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), simName, errors.New("it has changed"))
+		}
+	} else if err := json.Unmarshal(patch.GetPatch(), &applied); err != nil {
 		return true, nil, err
 	}
-	emqx := w.resource().DeepCopy()
 	emqx.Status = applied.Status
 	w.stamp(emqx)
 	return true, emqx, w.emqx.Tracker().Update(emqxesResource, emqx, simNamespace)

@@ -90,10 +90,22 @@ type simOperator struct {
 
 func simulate(t *testing.T, seed uint64) {
 	w := newWorld(t, seed)
+	// Every fifth cluster was built by emqx-operator 2.x.
+	inherited, otherImage := seed%5 == 0, seed%15 == 0
+	if inherited {
+		w.inherit(seed%2 == 0, otherImage)
+	}
 	w.start()
 	defer func() { w.stop() }()
-	w.until("the first installation", 5*time.Minute)
-	w.connectAll()
+	w.until("the first installation or adoption", 5*time.Minute)
+	switch {
+	case t.Failed():
+		return
+	case !inherited:
+		w.connectAll()
+	case !otherImage:
+		w.checkAdopted()
+	}
 	w.plan()
 	w.until("the end", 40*time.Minute)
 	if !t.Failed() { // What failed on the way never came to an end to judge.
@@ -239,10 +251,9 @@ func (w *simWorld) until(what string, limit time.Duration) {
 
 func (w *simWorld) settled() bool {
 	emqx := w.resource()
-	return w.calmOrFirst() && emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == stateReady
+	_, planned := w.startAt["calm"]
+	return (w.calm || !planned) && emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == stateReady
 }
-
-func (w *simWorld) calmOrFirst() bool { return w.calm || len(w.clients) == 0 }
 
 // plan draws what will happen.
 func (w *simWorld) plan() {

@@ -23,7 +23,8 @@ type Snapshot struct {
 	ConfigError error
 	// ConfigHash identifies that configuration.
 	ConfigHash string
-	// Revision is the update revision: what the specification asks for. Intent is what it is hashed from.
+	// Revision is the update revision: what the specification asks for. Intent is what it is hashed from, unless a set
+	// that was adopted is just that and has another name.
 	Revision string
 	Intent   string
 	// Editor is who changed the specification last, by the name of the field manager; empty when unknown.
@@ -59,6 +60,8 @@ type Service struct {
 	State ObjectState
 	// Endpoints are the pods that the Service leads to, by its EndpointSlices.
 	Endpoints []Endpoint
+	// Inheritance hands the fields of an operator that had the Service before over to this one; nil when there are none.
+	Inheritance []byte
 }
 
 // Endpoint is an entry of an EndpointSlice.
@@ -81,8 +84,10 @@ type Set struct {
 	// Ports and ConfigHash are those of the configuration that it was created with.
 	Ports      resources.Ports
 	ConfigHash string
-	// Intent is what its revision was hashed from.
+	// Intent is what its revision was hashed from; empty when another operator made the set.
 	Intent string
+	// Image is that of EMQX's container.
+	Image string
 	// Deleting tells that it is being deleted.
 	Deleting bool
 	// Pods are its pods by ordinal.
@@ -130,6 +135,16 @@ func (s *Snapshot) currentRevision() string {
 	return s.EMQX.Status.CoreNodesStatus.CurrentRevision
 }
 
+// setOfPod is the set that a pod belongs to, nil when there is none.
+func (s *Snapshot) setOfPod(uid types.UID) *Set {
+	for i := range s.Sets {
+		if slices.ContainsFunc(s.Sets[i].Pods, func(p Pod) bool { return p.UID == uid }) {
+			return &s.Sets[i]
+		}
+	}
+	return nil
+}
+
 // outgoing are all sets but that of the update revision.
 func (s *Snapshot) outgoing() []Set {
 	var sets []Set
@@ -143,7 +158,7 @@ func (s *Snapshot) outgoing() []Set {
 
 // served tells whether a set ever had, or may have had, clients.
 func (s *Snapshot) served(set Set) bool {
-	return !set.ServingSince.IsZero() || set.Revision == s.currentRevision()
+	return !set.ServingSince.IsZero() || set.Revision == s.currentRevision() || set.foreign()
 }
 
 // wantedReplicas is the number of core nodes that the specification asks for.
