@@ -66,29 +66,38 @@ func TestReadme(t *testing.T) {
 	require.Greater(t, ran, 10, "the README has fewer commands than it should, or they are not found")
 }
 
-// watching is how long a command that never ends by itself is looked at.
-const watching = 2 * time.Second
-
-// paste runs a line in a shell and returns what it printed.
+// paste runs a line in a shell and returns what it printed. A command that never ends by itself is ended when it has
+// printed something.
 func paste(t *testing.T, directory, line string) (string, error) {
 	t.Helper()
-	endless := slices.Contains(strings.Fields(line), "-w")
-	limit := patience
-	if endless {
-		limit = watching
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	command := exec.CommandContext(ctx, "sh", "-c", line)
 	command.Dir = directory
 	command.WaitDelay = time.Second
-	var output bytes.Buffer
-	command.Stdout, command.Stderr = &output, &output
-	err := command.Run()
-	if endless && ctx.Err() != nil && output.Len() > 0 {
-		return output.String(), nil
+	if !slices.Contains(strings.Fields(line), "-w") {
+		output, err := command.CombinedOutput()
+		return string(output), err
 	}
-	return output.String(), err
+	watched := &watched{printed: cancel}
+	var failure bytes.Buffer
+	command.Stdout, command.Stderr = watched, &failure
+	err := command.Run()
+	if watched.text.Len() > 0 {
+		return watched.text.String(), nil
+	}
+	return failure.String(), fmt.Errorf("it printed nothing: %w", err)
+}
+
+// watched is the output of a command that never ends by itself.
+type watched struct {
+	text    bytes.Buffer
+	printed func()
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	defer w.printed()
+	return w.text.Write(p)
 }
 
 // TestSingleNamespace installs the variant with a Role, which works in its own namespace.
