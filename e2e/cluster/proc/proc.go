@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,8 +28,9 @@ var ErrGone = errors.New("the process is gone")
 
 // stat is what is read of /proc/PID/stat.
 type stat struct {
-	state      byte
+	state      byte // Of its first thread.
 	group      int
+	threads    int
 	startTicks uint64
 }
 
@@ -53,12 +56,20 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("reading %s: process group: %w", path, err)
 	}
+	threads, err := strconv.Atoi(fields[17])
+	if err != nil {
+		return stat{}, fmt.Errorf("reading %s: number of threads: %w", path, err)
+	}
 	ticks, err := strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {
 		return stat{}, fmt.Errorf("reading %s: start time: %w", path, err)
 	}
-	return stat{state: fields[0][0], group: group, startTicks: ticks}, nil
+	return stat{state: fields[0][0], group: group, threads: threads, startTicks: ticks}, nil
 }
+
+// ended reports whether the process has ended and waits for its parent. While other threads than the first go on, it
+// still has its files and ports, although its state says so already.
+func (s stat) ended() bool { return (s.state == 'Z' || s.state == 'X') && s.threads <= 1 }
 
 // Identify returns the identity of the process that has the pid now, or ErrGone.
 func Identify(pid int) (Identity, error) {
@@ -75,7 +86,7 @@ func (i Identity) Alive() bool {
 		return false
 	}
 	s, err := readStat(i.PID)
-	return err == nil && s.startTicks == i.StartTicks && s.state != 'Z' && s.state != 'X'
+	return err == nil && s.startTicks == i.StartTicks && !s.ended()
 }
 
 // State returns the scheduler's letter for the process (R, S, D, T for stopped, Z ...), or ErrGone.
@@ -180,7 +191,9 @@ func KillByEnv(ctx context.Context, name, value string) (int, error) {
 		if err != nil {
 			return len(killed), err
 		}
-		if len(found) == 0 {
+		// One that is ending shows its environment no more, and may have its ports still.
+		ending := slices.ContainsFunc(slices.Collect(maps.Keys(killed)), Identity.Alive)
+		if len(found) == 0 && !ending {
 			return len(killed), nil
 		}
 		for _, id := range found {

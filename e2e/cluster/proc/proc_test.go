@@ -1,10 +1,15 @@
 package proc_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +20,62 @@ import (
 )
 
 const patience = 20 * time.Second
+
+// listenVariable has the test's own program listen and end its first thread.
+const listenVariable = "PROC_TEST_LISTEN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(listenVariable) != "" {
+		listenWithoutLeader()
+	}
+	os.Exit(m.Run())
+}
+
+// listenWithoutLeader prints an address that it listens at and ends the first thread of the process. The others go on.
+func listenWithoutLeader() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		os.Exit(1)
+	}
+	_, _ = fmt.Println(listener.Addr())
+	for range 100 { // More than the runtime has threads, so that one gets the first.
+		go func() {
+			runtime.LockOSThread()
+			if syscall.Gettid() == os.Getpid() {
+				_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+			}
+			select {}
+		}()
+	}
+	_, _ = listener.Accept()
+}
+
+// A process whose first thread has ended looks like one that waits for its parent while its other threads hold its ports:
+// so it does for a moment, on a busy machine, when it is killed.
+func TestProcessIsGoneWithItsLastThread(t *testing.T) {
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), listenVariable+"="+rand.Text())
+	output, err := command.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, command.Start())
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	address, err := bufio.NewReader(output).ReadString('\n')
+	require.NoError(t, err)
+	id, err := proc.Identify(command.Process.Pid)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { state, err := id.State(); return err == nil && state == "Z" }, patience, 5*time.Millisecond)
+	require.True(t, id.Alive())
+
+	require.NoError(t, id.Signal(syscall.SIGKILL))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, id.WaitGone(ctx))
+	_, err = net.DialTimeout("tcp", strings.TrimSpace(address), patience)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
 
 // start runs a shell script that is killed at the end of the test at the latest.
 func start(t *testing.T, script string, env ...string) (*exec.Cmd, proc.Identity) {
