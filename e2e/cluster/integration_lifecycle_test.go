@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -66,9 +67,11 @@ func TestRestartOfTheAgent(t *testing.T) {
 	pod = f.pod(t, namespace, pod.Name, ready)
 	require.Equal(t, kept.Status.PodIP, pod.Status.PodIP)
 	require.Equal(t, "ContainerStatusUnknown", pod.Status.ContainerStatuses[0].LastTerminationState.Terminated.Reason)
-	found, err := proc.FindByEnv("LOCAL_POD_ADDRESS", loopbackOf(t, kept.Status.PodIP))
-	require.NoError(t, err)
-	require.Len(t, found, 2, "the container's two processes, and none of its former run")
+	eventually(t, "the container's two processes, and none of its former run", func() string {
+		found, err := proc.FindByEnv("LOCAL_POD_ADDRESS", loopbackOf(t, kept.Status.PodIP))
+		require.NoError(t, err)
+		return unless(len(found) == 2, fmt.Sprintf("%d processes", len(found)))
+	})
 	require.Zero(t, f.pid(t, namespace, "deleted"))
 	require.Contains(t, f.run(t, "up"), "is running already")
 }
