@@ -42,10 +42,7 @@ func adopt(s Snapshot) []Action {
 		case set.ServingSince.IsZero():
 			return []Action{MarkServing{Name: set.Name, UID: set.UID, At: s.Now}}
 		default:
-			if service.Inheritance != nil {
-				actions = append(actions, InheritService{Kind: kind, Patch: service.Inheritance})
-			}
-			actions = append(actions, ApplyService{Kind: kind, Revision: set.Revision, Ports: set.Ports})
+			actions = append(actions, pointService(s, kind, *set)...)
 		}
 	}
 	return actions

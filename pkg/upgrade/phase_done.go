@@ -20,7 +20,7 @@ func done(s Snapshot) Decision {
 	update := s.updateSet()
 	for _, kind := range resources.ServiceKinds() {
 		if s.Services[kind].Revision == "" && resources.ServiceEnabled(s.EMQX, kind) {
-			decision.Actions = append(decision.Actions, ApplyService{Kind: kind, Revision: s.Revision, Ports: update.Ports})
+			decision.Actions = append(decision.Actions, pointService(s, kind, *update)...)
 		}
 	}
 	if lack := unready(s, *update); lack != "" && !settled(s) {

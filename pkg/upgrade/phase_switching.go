@@ -68,10 +68,19 @@ func pointServices(s Snapshot, update Set) Decision {
 	decision := wait(s, "the Services to select revision "+s.Revision)
 	for _, kind := range resources.ServiceKinds() {
 		if resources.ServiceEnabled(s.EMQX, kind) && s.Services[kind].Revision != s.Revision {
-			decision.Actions = append(decision.Actions, ApplyService{Kind: kind, Revision: s.Revision, Ports: update.Ports})
+			decision.Actions = append(decision.Actions, pointService(s, kind, update)...)
 		}
 	}
 	return decision
+}
+
+// pointService writes a Service so that it selects a set, once what another operator owned of it has been taken over.
+func pointService(s Snapshot, kind resources.ServiceKind, set Set) []Action {
+	var actions []Action
+	if patch := s.Services[kind].Inheritance; patch != nil {
+		actions = append(actions, InheritService{Kind: kind, Patch: patch})
+	}
+	return append(actions, ApplyService{Kind: kind, Revision: set.Revision, Ports: set.Ports})
 }
 
 // unobserved says in what the EndpointSlices of the listeners Service differ from the update set's pods, all of them

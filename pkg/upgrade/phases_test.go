@@ -233,6 +233,11 @@ func TestPhases(t *testing.T) {
 			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
 			ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
 		}},
+		{"a Service of another operator is taken over first", upgrading(v2beta1.PhaseSwitching, unselective()), v2beta1.PhaseSwitching, "to select revision green", []Action{
+			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+			InheritService{Kind: resources.Dashboard, Patch: []byte("fields")},
+			ApplyService{Kind: resources.Dashboard, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
+		}},
 		{"new nodes that are ready no more go back", upgrading(v2beta1.PhaseSwitching, serving("blue"), withNode("e-core-green-0", silentNode)), v2beta1.PhaseProvisioning, "", nil},
 		{"after the switch a node that falls silent changes nothing", upgrading(v2beta1.PhaseSwitching, withNode("e-core-green-0", silentNode)), v2beta1.PhaseEvacuating, "", nil},
 		{"old pods are still in the slices", upgrading(v2beta1.PhaseSwitching, func(s *Snapshot) {
