@@ -178,7 +178,7 @@ func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) 
 		return
 	}
 	revisions := map[string]string{}
-	if sets, err := gatherSets(g.caches, emqx, resources.Config{}); err == nil {
+	if sets, err := gatherSets(g.caches, emqx, resources.Config{}); err == nil { // No port is told.
 		for _, set := range sets {
 			for _, pod := range set.Pods {
 				revisions[pod.Node] = set.Revision

@@ -23,8 +23,8 @@ type Snapshot struct {
 	ConfigError error
 	// ConfigHash identifies that configuration.
 	ConfigHash string
-	// Revision is the update revision: what the specification asks for. Intent is what it is hashed from, unless a set
-	// that was adopted is just that and has another name.
+	// Revision is the update revision: what the specification asks for. It is the hash of Intent, or the name of an
+	// adopted set that has this intent.
 	Revision string
 	Intent   string
 	// Editor is who changed the specification last, by the name of the field manager; empty when unknown.
