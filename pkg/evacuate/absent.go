@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // pursueAbsent replaces the goroutine that makes members leave.
@@ -35,7 +37,10 @@ func (d *Driver) makeLeave(ctx context.Context, absent []string) {
 			if d.Observation().Left[member] {
 				continue
 			}
-			failure := d.forceLeave(ctx, member)
+			failure := ""
+			if err := d.guarded(func() error { failure = d.forceLeave(ctx, member); return nil }); err != nil {
+				failure = err.Error()
+			}
 			if ctx.Err() != nil {
 				return
 			}
@@ -60,14 +65,14 @@ func (d *Driver) forceLeave(ctx context.Context, member string) string {
 		err = d.config.API.ForceLeave(ctx, node, credentials, member)
 	}
 	if err != nil {
-		return err.Error()
+		return stable(err)
 	}
 	d.config.Logger.V(2).Info("Made the cluster forget a node", "member", member, "askedNode", node.Name)
 	return ""
 }
 
 // speaker is a node that can speak for the cluster: one that runs and is not on its way out.
-func (d *Driver) speaker() (Node, bool) {
+func (d *Driver) speaker() (emqx.Node, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	observation := d.observation.Load()
@@ -76,7 +81,7 @@ func (d *Driver) speaker() (Node, bool) {
 			return goal.Node, true
 		}
 	}
-	return Node{}, false
+	return emqx.Node{}, false
 }
 
 func (d *Driver) publishLeft(ctx context.Context, member, failure string) {

@@ -2,24 +2,29 @@ package evacuate
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // API is what the driver needs of a Client. Tests put another broker behind it.
 type API interface {
-	Info(ctx context.Context, node Node, credentials Credentials) (NodeInfo, error)
-	Members(ctx context.Context, node Node, credentials Credentials) ([]string, error)
-	Available(ctx context.Context, node Node) (bool, error)
-	ListenerRunning(ctx context.Context, node Node, credentials Credentials, id string) (bool, error)
-	Evacuation(ctx context.Context, node Node, credentials Credentials) (*Status, error)
-	Start(ctx context.Context, node Node, credentials Credentials, evacuation Evacuation) error
-	Stop(ctx context.Context, node Node, credentials Credentials) error
-	ForceLeave(ctx context.Context, node Node, credentials Credentials, member string) error
+	Info(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.NodeInfo, error)
+	Members(ctx context.Context, node emqx.Node, credentials emqx.Credentials) ([]string, error)
+	Available(ctx context.Context, node emqx.Node) (bool, error)
+	ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error)
+	Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*emqx.EvacuationStatus, error)
+	Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error
+	Stop(ctx context.Context, node emqx.Node, credentials emqx.Credentials) error
+	ForceLeave(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) error
 }
 
 // Config is what a driver is made of.
@@ -27,9 +32,11 @@ type Config struct {
 	// API is how nodes are reached.
 	API API
 	// Credentials reads the API key. It is called when none is known and when EMQX refuses the known one.
-	Credentials func(context.Context) (Credentials, error)
+	Credentials func(context.Context) (emqx.Credentials, error)
 	// Changed is called, from any goroutine, when the observation changed in a way that may matter to a decision.
 	Changed func()
+	// Panicked is told of a panic in one of the driver's goroutines, which goes on; nil when nobody wants to know.
+	Panicked func()
 	// Logger is where orders and their failures are logged.
 	Logger logr.Logger
 	// BusyInterval and IdleInterval are the times between two askings of a node; zero means 1 s and 30 s.
@@ -71,12 +78,26 @@ func NewDriver(config Config) *Driver {
 func (d *Driver) Observation() Observation { return *d.observation.Load() }
 
 // Credentials returns the API key that the driver goes by; false while it has not read any.
-func (d *Driver) Credentials() (Credentials, bool) { return d.credentials.peek() }
+func (d *Driver) Credentials() (emqx.Credentials, bool) { return d.credentials.peek() }
 
 // Close ends the driver's goroutines and waits for them. Evacuations that run are left as they are.
 func (d *Driver) Close() {
 	d.cancel()
 	d.wait.Wait()
+}
+
+// guarded has a panic be an error of this cluster: it must not end the operator for all others.
+func (d *Driver) guarded(work func() error) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("the operator has a bug: %v", value)
+			d.config.Logger.Error(err, "Recovered from a panic", "stack", string(debug.Stack()))
+			if d.config.Panicked != nil {
+				d.config.Panicked()
+			}
+		}
+	}()
+	return work()
 }
 
 // Pursue sets the goal and returns at once. Nodes that are no longer named are forgotten, also from the observation.
@@ -104,12 +125,14 @@ func (d *Driver) Pursue(goal Goal) {
 	d.prune(wanted)
 }
 
-// pursueNode hands a node's goal to its goroutine, which it starts when needed. A node that moved starts anew.
+// pursueNode hands a node's goal to its goroutine, which it starts when needed. A node that moved, or that was started
+// again, is asked anew: nothing is known of it.
 func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	loop := d.nodes[goal.Name]
-	if loop != nil && loop.goal.URL != goal.URL {
+	if loop != nil && (loop.goal.URL != goal.URL || loop.goal.Life != goal.Life) {
 		loop.cancel()
 		loop = nil
+		d.forget(goal.Name)
 	}
 	if loop == nil {
 		ctx, cancel := context.WithCancel(d.ctx)
@@ -128,6 +151,14 @@ func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	case loop.kick <- struct{}{}:
 	default: // It has not looked at the last change yet and will see this one, too.
 	}
+}
+
+// forget drops what is known of a node.
+func (d *Driver) forget(name string) {
+	old := d.observation.Load()
+	next := Observation{Nodes: maps.Clone(old.Nodes), Left: old.Left, Failure: old.Failure}
+	delete(next.Nodes, name)
+	d.observation.Store(&next)
 }
 
 // prune drops what is no longer asked for from the observation, and has it show what is about to be ordered, so that the
@@ -195,7 +226,7 @@ func sameListeners(a, b map[string]bool) bool {
 	return true
 }
 
-func sameStatus(a, b *Status) bool {
+func sameStatus(a, b *emqx.EvacuationStatus) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

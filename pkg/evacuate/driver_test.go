@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
+
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 )
@@ -19,11 +21,12 @@ import (
 type fakeNode struct {
 	name       string
 	frozen     bool
-	evacuation *Status
+	evacuation *emqx.EvacuationStatus
 	starts     int
 	forget     int           // How often it forgets what it was told.
 	slow       time.Duration // How long an order takes.
 	refuses    error         // What it says to an order.
+	panics     bool
 }
 
 type fakeAPI struct {
@@ -34,24 +37,24 @@ type fakeAPI struct {
 	asked  map[string]int
 }
 
-func (f *fakeAPI) node(ctx context.Context, node Node, credentials Credentials) (*fakeNode, error) {
+func (f *fakeAPI) node(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*fakeNode, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked[node.Name]++
 	n := f.nodes[node.Name]
 	if n.frozen {
 		f.mu.Unlock()
-		timer := time.NewTimer(questionTimeout)
+		timer := time.NewTimer(4 * time.Second)
 		defer timer.Stop()
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
 		}
 		f.mu.Lock()
-		return nil, ErrSilent
+		return nil, emqx.ErrSilent
 	}
 	if credentials.Secret != f.secret {
-		return nil, fmt.Errorf("node: %w", ErrUnauthorized)
+		return nil, fmt.Errorf("node: %w", emqx.ErrUnauthorized)
 	}
 	return n, nil
 }
@@ -80,27 +83,30 @@ func (f *fakeAPI) gone() []string {
 	return slices.Clone(f.left)
 }
 
-func (f *fakeAPI) Info(ctx context.Context, node Node, c Credentials) (NodeInfo, error) {
-	_, err := f.node(ctx, node, c)
-	return NodeInfo{Node: node.Name, Status: "running", Connections: Count{5, true}, LiveConnections: Count{5, true}}, err
+func (f *fakeAPI) Info(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.NodeInfo, error) {
+	n, err := f.node(ctx, node, c)
+	if err == nil && f.get(n.name).panics {
+		panic("a bug")
+	}
+	return emqx.NodeInfo{Node: node.Name, Status: "running", Connections: emqx.Count{Value: 5, Known: true}, LiveConnections: emqx.Count{Value: 5, Known: true}}, err
 }
 
-func (f *fakeAPI) Members(ctx context.Context, node Node, c Credentials) ([]string, error) {
+func (f *fakeAPI) Members(ctx context.Context, node emqx.Node, c emqx.Credentials) ([]string, error) {
 	_, err := f.node(ctx, node, c)
 	return []string{"b", "a"}, err
 }
 
-func (f *fakeAPI) Available(ctx context.Context, node Node) (bool, error) {
-	n, err := f.node(ctx, node, Credentials{Secret: f.secret})
+func (f *fakeAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
+	n, err := f.node(ctx, node, emqx.Credentials{Secret: f.secret})
 	return err == nil && f.get(n.name).evacuation == nil, err
 }
 
-func (f *fakeAPI) ListenerRunning(ctx context.Context, node Node, c Credentials, id string) (bool, error) {
+func (f *fakeAPI) ListenerRunning(ctx context.Context, node emqx.Node, c emqx.Credentials, id string) (bool, error) {
 	_, err := f.node(ctx, node, c)
 	return id == "tcp:default", err
 }
 
-func (f *fakeAPI) Evacuation(ctx context.Context, node Node, c Credentials) (*Status, error) {
+func (f *fakeAPI) Evacuation(ctx context.Context, node emqx.Node, c emqx.Credentials) (*emqx.EvacuationStatus, error) {
 	n, err := f.node(ctx, node, c)
 	if err != nil {
 		return nil, err
@@ -108,7 +114,7 @@ func (f *fakeAPI) Evacuation(ctx context.Context, node Node, c Credentials) (*St
 	return f.get(n.name).evacuation, nil
 }
 
-func (f *fakeAPI) Start(ctx context.Context, node Node, c Credentials, e Evacuation) error {
+func (f *fakeAPI) Start(ctx context.Context, node emqx.Node, c emqx.Credentials, e emqx.Evacuation) error {
 	n, err := f.node(ctx, node, c)
 	if err != nil {
 		return err
@@ -123,12 +129,12 @@ func (f *fakeAPI) Start(ctx context.Context, node Node, c Credentials, e Evacuat
 		return n.refuses
 	}
 	if n.forget--; n.forget < 0 {
-		n.evacuation = &Status{State: StateEvictingConns, ConnEvictRate: e.ConnEvictRate, SessEvictRate: e.SessEvictRate, Recipients: e.Recipients}
+		n.evacuation = &emqx.EvacuationStatus{State: emqx.StateEvictingConns, ConnEvictRate: e.ConnEvictRate, SessEvictRate: e.SessEvictRate, Recipients: e.Recipients}
 	}
 	return nil
 }
 
-func (f *fakeAPI) Stop(ctx context.Context, node Node, c Credentials) error {
+func (f *fakeAPI) Stop(ctx context.Context, node emqx.Node, c emqx.Credentials) error {
 	_, err := f.node(ctx, node, c)
 	if err == nil {
 		f.change(node.Name, func(n *fakeNode) { n.evacuation = nil })
@@ -136,7 +142,7 @@ func (f *fakeAPI) Stop(ctx context.Context, node Node, c Credentials) error {
 	return err
 }
 
-func (f *fakeAPI) ForceLeave(ctx context.Context, node Node, c Credentials, member string) error {
+func (f *fakeAPI) ForceLeave(ctx context.Context, node emqx.Node, c emqx.Credentials, member string) error {
 	if _, err := f.node(ctx, node, c); err != nil {
 		return err
 	}
@@ -155,11 +161,11 @@ func drive(t *testing.T, test func(t *testing.T, f *fakeAPI, d *Driver, changes 
 		reads := 0
 		d := NewDriver(Config{
 			API: f, Logger: logr.Discard(), Changed: func() { changes.Add(1) },
-			Credentials: func(context.Context) (Credentials, error) {
+			Credentials: func(context.Context) (emqx.Credentials, error) {
 				if reads++; reads == 1 {
-					return Credentials{Key: "k", Secret: "old"}, nil
+					return emqx.Credentials{Key: "k", Secret: "old"}, nil
 				}
-				return Credentials{Key: "k", Secret: "new"}, nil
+				return emqx.Credentials{Key: "k", Secret: "new"}, nil
 			},
 		})
 		defer d.Close()
@@ -173,10 +179,10 @@ func pass(duration time.Duration) {
 }
 
 func goal(busy bool, a, b Intent, absent ...string) Goal {
-	evacuation := Evacuation{ConnEvictRate: 5, SessEvictRate: 5, Recipients: []string{"b"}}
+	evacuation := emqx.Evacuation{ConnEvictRate: 5, SessEvictRate: 5, Recipients: []string{"b"}}
 	return Goal{Busy: busy, Absent: absent, Nodes: []NodeGoal{
-		{Node: Node{Name: "a", URL: "http://a"}, Intent: a, Evacuation: evacuation, Listeners: []string{"tcp:default", "ssl:default"}},
-		{Node: Node{Name: "b", URL: "http://b"}, Intent: b},
+		{Node: emqx.Node{Name: "a", URL: "http://a"}, Order: Order{Intent: a, Evacuation: evacuation}, Listeners: []string{"tcp:default", "ssl:default"}},
+		{Node: emqx.Node{Name: "b", URL: "http://b"}, Order: Order{Intent: b}},
 	}}
 }
 
@@ -197,7 +203,7 @@ func TestDriverConverges(t *testing.T) {
 		pass(5 * time.Second)
 		require.Equal(t, 3, f.get("a").starts, "an evacuation that the broker forgot is started again")
 		a := d.Observation().Nodes["a"]
-		require.Equal(t, StateEvictingConns, a.Evacuation.State)
+		require.Equal(t, emqx.StateEvictingConns, a.Evacuation.State)
 		require.Equal(t, []string{"a", "b"}, a.Members)
 		require.Equal(t, map[string]bool{"tcp:default": true, "ssl:default": false}, a.Listeners)
 		require.NotEmpty(t, a.Samples)
@@ -254,7 +260,7 @@ func TestStartIsPutOffAndGivenUp(t *testing.T) {
 		d.Pursue(goal(true, Serve, Serve))
 		pass(3 * time.Second)
 		delayed := goal(true, Evacuate, Serve)
-		delayed.Nodes[0].Evacuation.StartDelay = 500 * time.Millisecond
+		delayed.Nodes[0].StartPhase = 500 * time.Millisecond
 		d.Pursue(delayed)
 		pass(400 * time.Millisecond)
 		require.Zero(t, f.get("a").starts)
@@ -275,12 +281,12 @@ func TestStartIsPutOffAndGivenUp(t *testing.T) {
 
 func TestRefusedOrderIsToldAndRepeated(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
-		f.change("a", func(n *fakeNode) { n.refuses = ErrAgentBusy })
+		f.change("a", func(n *fakeNode) { n.refuses = emqx.ErrAgentBusy })
 		d.Pursue(goal(true, Evacuate, Serve))
 		pass(10 * time.Second)
 		a := d.Observation().Nodes["a"]
 		require.True(t, a.Known(), "a node that does not obey is known all the same")
-		require.Equal(t, ErrAgentBusy.Error(), a.OrderFailure)
+		require.Equal(t, emqx.ErrAgentBusy.Error(), a.OrderFailure)
 		require.InDelta(t, 10, f.get("a").starts, 1, "once a second")
 		f.change("a", func(n *fakeNode) { n.refuses = nil })
 		pass(2 * time.Second)
@@ -301,7 +307,7 @@ func TestOrderThatDoesNotHelpIsRepeatedOnceASecond(t *testing.T) {
 
 func TestOrderWhoseAnswerWasLostIsCountedForAMinute(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
-		f.change("a", func(n *fakeNode) { n.refuses = ErrSilent })
+		f.change("a", func(n *fakeNode) { n.refuses = emqx.ErrSilent })
 		d.Pursue(goal(true, Evacuate, Serve))
 		pass(2500 * time.Millisecond)
 		d.Pursue(goal(true, Serve, Serve))
@@ -383,11 +389,11 @@ func TestFailureToReadTheKeyIsToldAndRetried(t *testing.T) {
 		f := &fakeAPI{nodes: map[string]*fakeNode{"a": {name: "a"}, "b": {name: "b"}}, asked: map[string]int{}, secret: "s"}
 		var failing atomic.Bool
 		failing.Store(true)
-		d := NewDriver(Config{API: f, Logger: logr.Discard(), Changed: func() {}, Credentials: func(context.Context) (Credentials, error) {
+		d := NewDriver(Config{API: f, Logger: logr.Discard(), Changed: func() {}, Credentials: func(context.Context) (emqx.Credentials, error) {
 			if failing.Load() {
-				return Credentials{}, errors.New("no such Secret")
+				return emqx.Credentials{}, errors.New("no such Secret")
 			}
-			return Credentials{Secret: "s"}, nil
+			return emqx.Credentials{Secret: "s"}, nil
 		}})
 		defer d.Close()
 		d.Pursue(goal(true, Serve, Serve))

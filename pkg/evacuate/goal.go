@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // Intent says what a node is to be.
@@ -24,32 +26,31 @@ func (i Intent) String() string {
 	return [...]string{"Observe", "Serve", "Evacuate"}[i]
 }
 
-// Evacuation is how a node is to be evacuated.
-type Evacuation struct {
-	// ConnEvictRate and SessEvictRate are this node's share of the cluster's rates, at least 1 each.
-	ConnEvictRate, SessEvictRate int32
-	// WaitTakeover is how long clients may take their sessions over by themselves; EMQX counts whole seconds.
-	WaitTakeover time.Duration
-	// Recipients are the nodes that take its sessions, never empty and never a node that does not answer.
-	Recipients []string
-	// StartDelay puts off the order to start it, by less than a second. EMQX evicts a second's worth of connections at
-	// once: nodes that are started together shall not do so at the same moment. What runs does not differ by it.
-	StartDelay time.Duration
+// Order is what one node shall do.
+type Order struct {
+	// Intent says whether it is to be evacuated.
+	Intent Intent
+	// Evacuation is how, when Intent is Evacuate.
+	Evacuation emqx.Evacuation
+	// StartPhase is the moment within a beat of the driver at which an evacuation is started. EMQX evicts a second's
+	// worth of connections at once and then waits a second: started in the middle between two looks, a look shows who is
+	// back, and a stop still comes before the next eviction. What runs does not differ by it. Zero means at once.
+	StartPhase time.Duration
 }
 
 // NodeGoal is what one node shall be like.
 type NodeGoal struct {
-	Node
-	// Intent says whether it is to be evacuated.
-	Intent Intent
-	// Evacuation is how, when Intent is Evacuate.
-	Evacuation Evacuation
+	emqx.Node
+	Order
+	// Life tells the lives of the node apart, such as the ID of its container: what was known of one says nothing of the
+	// next. Empty when unknown.
+	Life string
 	// Listeners are the listeners to ask about, such as "tcp:default"; usually none.
 	Listeners []string
 }
 
 func (g NodeGoal) equal(other NodeGoal) bool {
-	return g.Node == other.Node && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
+	return g.Node == other.Node && g.Life == other.Life && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
 		g.Evacuation.ConnEvictRate == other.Evacuation.ConnEvictRate && g.Evacuation.SessEvictRate == other.Evacuation.SessEvictRate &&
 		g.Evacuation.WaitTakeover == other.Evacuation.WaitTakeover && slices.Equal(g.Evacuation.Recipients, other.Evacuation.Recipients)
 }
@@ -84,7 +85,7 @@ type Sample struct {
 type NodeObservation struct {
 	// Seen is when it last answered everything; zero for never.
 	Seen time.Time
-	// Failure says why the last question got no whole answer; empty when it did.
+	// Failure says why the last question got no whole answer; empty when it did. It stays the same while the cause does.
 	Failure string
 	// OrderFailure says why the node did not take the last order to start or stop an evacuation; empty when it did, or
 	// when none is due.
@@ -92,7 +93,7 @@ type NodeObservation struct {
 	// Unauthorized tells that EMQX refuses the operator's API key.
 	Unauthorized bool
 	// Info is what it tells of itself.
-	Info NodeInfo
+	Info emqx.NodeInfo
 	// Members are the running nodes of its cluster as it sees them, sorted.
 	Members []string
 	// MembersSince is when Members was first seen as it is.
@@ -100,7 +101,7 @@ type NodeObservation struct {
 	// Available tells whether it takes clients.
 	Available bool
 	// Evacuation is its evacuation, nil when there is none.
-	Evacuation *Status
+	Evacuation *emqx.EvacuationStatus
 	// Listeners tells which of the listeners asked about run.
 	Listeners map[string]bool
 	// AskedConnRate and AskedSessRate are the rates of an evacuation that the driver orders, ordered or may have ordered,
@@ -127,7 +128,13 @@ func (n NodeObservation) Empty() bool {
 	if !n.Running() || n.Evacuation == nil || n.Info.LiveConnections.Value > 0 || n.Info.Connections.Value > 0 {
 		return false
 	}
-	return n.Evacuation.State == StateEvictingSessions || n.Evacuation.State == StateProhibiting
+	return n.Evacuation.State == emqx.StateEvictingSessions || n.Evacuation.State == emqx.StateProhibiting
+}
+
+// EvictsConnections reports whether an evacuation runs on the node, as it last told, that closes connections: what comes
+// after that disconnects nobody.
+func (n NodeObservation) EvictsConnections() bool {
+	return n.Evacuation != nil && (n.Evacuation.State == emqx.StateEvictingConns || n.Evacuation.State == emqx.StateWaitingHealthCheck)
 }
 
 // URL is the root of a node's HTTP API.

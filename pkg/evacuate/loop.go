@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // nodeLoop is the goroutine of one node. Its fields are guarded by the driver's mutex.
@@ -74,7 +76,9 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 		case <-timer.C:
 		}
 		goal, busy := d.loopGoal(loop)
-		last = d.observe(ctx, goal, busy, last)
+		if err := d.guarded(func() error { last = d.observe(ctx, goal, busy, last); return nil }); err != nil {
+			last = failed(last, err)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -82,7 +86,7 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 			last = d.converge(ctx, loop, goal, last)
 		}
 		d.publish(loop, last)
-		timer.Reset(d.untilNext(d.interval(busy, last)))
+		timer.Reset(d.untilNext(d.interval(busy, last), 0))
 	}
 }
 
@@ -99,19 +103,16 @@ func (d *Driver) converge(ctx context.Context, loop *nodeLoop, goal NodeGoal, no
 		return node
 	}
 	loop.ordering = true
-	d.wait.Go(func() {
-		if order == start && !d.stillWanted(ctx, loop, goal) {
-			loop.ordered <- nil
-			return
-		}
-		loop.ordered <- d.give(ctx, goal, order)
-	})
+	d.wait.Go(func() { loop.ordered <- d.guarded(func() error { return d.give(ctx, loop, goal, order) }) })
 	return node
 }
 
-// stillWanted waits for the time to start an evacuation and reports whether the goal is still the same then.
+// stillWanted waits for the moment in a beat to start an evacuation and reports whether the goal is still the same then.
 func (d *Driver) stillWanted(ctx context.Context, loop *nodeLoop, goal NodeGoal) bool {
-	timer := time.NewTimer(goal.Evacuation.StartDelay)
+	if goal.StartPhase == 0 {
+		return true
+	}
+	timer := time.NewTimer(d.untilNext(d.config.BusyInterval, goal.StartPhase))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -129,9 +130,9 @@ func (d *Driver) orderEnded(loop *nodeLoop, node NodeObservation, err error) Nod
 	loop.ordering = false
 	node.OrderFailure = ""
 	if err != nil {
-		node.OrderFailure = err.Error()
+		node.OrderFailure = stable(err)
 	}
-	if errors.Is(err, ErrSilent) {
+	if errors.Is(err, emqx.ErrSilent) {
 		loop.echoing = time.Now().Add(orderEcho)
 	}
 	return node
@@ -143,10 +144,14 @@ func (d *Driver) loopGoal(loop *nodeLoop) (NodeGoal, bool) {
 	return loop.goal, loop.busy
 }
 
-// untilNext is how long it takes to the next beat of an interval. All nodes of a cluster are asked at the same beats, so
-// that a client on its way from one to another is not counted twice.
-func (d *Driver) untilNext(interval time.Duration) time.Duration {
-	return interval - time.Since(d.began)%interval
+// untilNext is how long it takes to the next time that is a phase later than a beat of an interval. All nodes of a
+// cluster are asked at the same beats, so that a client on its way from one to another is not counted twice.
+func (d *Driver) untilNext(interval, phase time.Duration) time.Duration {
+	wait := (phase - time.Since(d.began)) % interval
+	if wait <= 0 {
+		wait += interval
+	}
+	return wait
 }
 
 // interval is how long to wait before the next asking. A node that does not answer, or does not do as it is told, is

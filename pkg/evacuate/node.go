@@ -5,9 +5,12 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // observe asks a node about itself and returns what is known now.
@@ -33,41 +36,53 @@ func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, last Nod
 }
 
 // distrust has the API key read again when EMQX refused it.
-func (d *Driver) distrust(credentials Credentials, err error) {
-	if errors.Is(err, ErrUnauthorized) {
+func (d *Driver) distrust(credentials emqx.Credentials, err error) {
+	if errors.Is(err, emqx.ErrUnauthorized) {
 		d.credentials.forget(credentials)
 	}
 }
 
 // failed keeps what was known and says why nothing newer is.
 func failed(last NodeObservation, err error) NodeObservation {
-	last.Failure = err.Error()
-	last.Unauthorized = errors.Is(err, ErrUnauthorized)
+	last.Failure = stable(err)
+	last.Unauthorized = errors.Is(err, emqx.ErrUnauthorized)
 	return last
+}
+
+// stable is what is told of an error: words that stay the same while the cause does. In how many ways a node can be
+// silent, and which of the questions was the first to fail, changes with every look and helps nobody.
+func stable(err error) string {
+	for _, kind := range []error{emqx.ErrSilent, emqx.ErrUnauthorized, emqx.ErrForbidden, emqx.ErrBooting} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return err.Error()
 }
 
 // ask puts all questions at once: an answer is whole or there is none. A listener that was seen to run is not asked
 // about again while the node answers.
-func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials Credentials, last NodeObservation) (NodeObservation, error) {
+func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, last NodeObservation) (NodeObservation, error) {
 	var (
 		next      NodeObservation
 		listeners sync.Mutex
 	)
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
+	question := func(ask func() error) { group.Go(func() error { return d.guarded(ask) }) }
+	question(func() (err error) {
 		next.Info, err = d.config.API.Info(groupCtx, goal.Node, credentials)
 		return err
 	})
-	group.Go(func() (err error) {
+	question(func() (err error) {
 		next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
 		slices.Sort(next.Members)
 		return err
 	})
-	group.Go(func() (err error) {
+	question(func() (err error) {
 		next.Available, err = d.config.API.Available(groupCtx, goal.Node)
 		return err
 	})
-	group.Go(func() (err error) {
+	question(func() (err error) {
 		next.Evacuation, err = d.config.API.Evacuation(groupCtx, goal.Node, credentials)
 		return err
 	})
@@ -79,7 +94,7 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials Credentials
 			listeners.Unlock()
 			continue
 		}
-		group.Go(func() error {
+		question(func() error {
 			running, err := d.config.API.ListenerRunning(groupCtx, goal.Node, credentials, id)
 			listeners.Lock()
 			defer listeners.Unlock()
@@ -137,7 +152,7 @@ func orderFor(goal NodeGoal, node NodeObservation) order {
 
 // runs tells whether an evacuation is the one asked for. The recipients that a node reports are those that can take
 // sessions at the moment: fewer than asked for are fine, others or none are not.
-func runs(status Status, asked Evacuation) bool {
+func runs(status emqx.EvacuationStatus, asked emqx.Evacuation) bool {
 	if status.ConnEvictRate != asked.ConnEvictRate || status.SessEvictRate != asked.SessEvictRate || len(status.Recipients) == 0 {
 		return false
 	}
@@ -149,8 +164,9 @@ func runs(status Status, asked Evacuation) bool {
 	return true
 }
 
-// give gives an order.
-func (d *Driver) give(ctx context.Context, goal NodeGoal, order order) error {
+// give gives an order. An evacuation is started in its phase of a beat, if it is still wanted then; one that is to be
+// started again is stopped at once, so that it evicts nobody in between.
+func (d *Driver) give(ctx context.Context, loop *nodeLoop, goal NodeGoal, order order) error {
 	credentials, err := d.credentials.get(ctx)
 	if err != nil {
 		return err
@@ -163,7 +179,7 @@ func (d *Driver) give(ctx context.Context, goal NodeGoal, order order) error {
 		}
 		logger.V(2).Info("Stopped the evacuation", "restart", order == restart)
 	}
-	if order == start || order == restart {
+	if (order == start || order == restart) && d.stillWanted(ctx, loop, goal) {
 		if err := d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation); err != nil {
 			d.distrust(credentials, err)
 			return err
@@ -176,39 +192,39 @@ func (d *Driver) give(ctx context.Context, goal NodeGoal, order order) error {
 
 // credentialCache reads the API key when it is not known.
 type credentialCache struct {
-	read  func(context.Context) (Credentials, error)
-	mu    sync.Mutex
-	known *Credentials
+	read    func(context.Context) (emqx.Credentials, error)
+	reading sync.Mutex // Held while it is being read: the others wait for it, but for nobody who only looks.
+	known   atomic.Pointer[emqx.Credentials]
 }
 
-func (c *credentialCache) get(ctx context.Context) (Credentials, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil {
-		credentials, err := c.read(ctx)
-		if err != nil {
-			return Credentials{}, err
-		}
-		c.known = &credentials
+func (c *credentialCache) get(ctx context.Context) (emqx.Credentials, error) {
+	if known := c.known.Load(); known != nil {
+		return *known, nil
 	}
-	return *c.known, nil
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if known := c.known.Load(); known != nil {
+		return *known, nil
+	}
+	credentials, err := c.read(ctx)
+	if err != nil {
+		return emqx.Credentials{}, err
+	}
+	c.known.Store(&credentials)
+	return credentials, nil
 }
 
-// peek returns the credentials if they are known.
-func (c *credentialCache) peek() (Credentials, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil {
-		return Credentials{}, false
+// peek returns the credentials if they are known. It never waits.
+func (c *credentialCache) peek() (emqx.Credentials, bool) {
+	if known := c.known.Load(); known != nil {
+		return *known, true
 	}
-	return *c.known, true
+	return emqx.Credentials{}, false
 }
 
 // forget drops credentials that EMQX refused, unless newer ones are known.
-func (c *credentialCache) forget(refused Credentials) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known != nil && *c.known == refused {
-		c.known = nil
+func (c *credentialCache) forget(refused emqx.Credentials) {
+	if known := c.known.Load(); known != nil && *known == refused {
+		c.known.CompareAndSwap(known, nil)
 	}
 }

@@ -82,20 +82,23 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 		options.LabelSelector = v2beta1.LabelManagedBy + "=" + v2beta1.ManagedBy
 	}
 	emqx := emqxinformers.NewSharedInformerFactoryWithOptions(clients.EMQX, noResync, emqxinformers.WithNamespace(namespace))
-	kube := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace),
+	pods := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(labelled), informers.WithTransform(trim))
-	meta := metadatainformer.NewFilteredSharedInformerFactory(clients.Metadata, noResync, namespace, labelled)
-	c.start = append(c.start, emqx.Start, kube.Start, meta.Start)
-	c.shutdown = append(c.shutdown, emqx.Shutdown, kube.Shutdown, meta.Shutdown)
+	// Sets, Services, Secrets and ConfigMaps are looked at whether they have our labels or not: one that lost them is to get
+	// them back, and one that is somebody else's may have a name that a cluster needs.
+	kube := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace), informers.WithTransform(trim))
+	meta := metadatainformer.NewFilteredSharedInformerFactory(clients.Metadata, noResync, namespace, nil)
+	c.start = append(c.start, emqx.Start, pods.Start, kube.Start, meta.Start)
+	c.shutdown = append(c.shutdown, emqx.Shutdown, pods.Shutdown, kube.Shutdown, meta.Shutdown)
 
 	for _, err := range []error{
-		c.EMQXes.add(namespace, emqx.Apps().V2beta1().EMQXes().Informer(), nil),
-		c.StatefulSets.add(namespace, kube.Apps().V1().StatefulSets().Informer(), byController),
-		c.Pods.add(namespace, kube.Core().V1().Pods().Informer(), byController),
-		c.Services.add(namespace, kube.Core().V1().Services().Informer(), nil),
-		c.EndpointSlices.add(namespace, kube.Discovery().V1().EndpointSlices().Informer(), byController),
-		c.ConfigMaps.add(namespace, meta.ForResource(configMapsResource).Informer(), nil),
-		c.Secrets.add(namespace, meta.ForResource(secretsResource).Informer(), nil),
+		c.EMQXes.add(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
+		c.StatefulSets.add(namespace, kube.Apps().V1().StatefulSets().Informer(), byController, byClaim),
+		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim),
+		c.Services.add(namespace, kube.Core().V1().Services().Informer()),
+		c.EndpointSlices.add(namespace, pods.Discovery().V1().EndpointSlices().Informer(), byController),
+		c.ConfigMaps.add(namespace, meta.ForResource(configMapsResource).Informer(), byController),
+		c.Secrets.add(namespace, meta.ForResource(secretsResource).Informer()),
 		meta.ForResource(configMapsResource).Informer().SetTransform(trim),
 		meta.ForResource(secretsResource).Informer().SetTransform(trim),
 	} {
@@ -142,12 +145,17 @@ type Cache[T cache.Object] struct {
 	informers map[string]cache.SharedIndexInformer
 }
 
-func (c *Cache[T]) add(namespace string, informer cache.SharedIndexInformer, indexers cache.Indexers) error {
+func (c *Cache[T]) add(namespace string, informer cache.SharedIndexInformer, indexers ...cache.Indexers) error {
 	if c.informers == nil {
 		c.informers = map[string]cache.SharedIndexInformer{}
 	}
 	c.informers[namespace] = informer
-	return informer.AddIndexers(indexers)
+	for _, indexer := range indexers {
+		if err := informer.AddIndexers(indexer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Cache[T]) informer(namespace string) cache.SharedIndexInformer {
@@ -187,11 +195,21 @@ func (c *Cache[T]) List() []T {
 
 // ControlledBy returns the objects in a namespace whose controller has the given UID, by name. They must not be changed.
 func (c *Cache[T]) ControlledBy(namespace string, controller types.UID) ([]T, error) {
+	return c.indexed(namespace, controllerIndex, string(controller))
+}
+
+// Claimed returns the objects in a namespace that nothing controls and that, by their label or their name, belong to the
+// EMQX resource of the given name, by name. They must not be changed.
+func (c *Cache[T]) Claimed(namespace, resource string) ([]T, error) {
+	return c.indexed(namespace, claimIndex, namespace+"/"+resource)
+}
+
+func (c *Cache[T]) indexed(namespace, index, value string) ([]T, error) {
 	informer := c.informer(namespace)
 	if informer == nil {
 		return nil, fmt.Errorf("namespace %q is not watched", namespace)
 	}
-	found, err := informer.GetIndexer().ByIndex(controllerIndex, string(controller))
+	found, err := informer.GetIndexer().ByIndex(index, value)
 	if err != nil {
 		return nil, err
 	}

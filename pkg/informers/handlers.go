@@ -2,11 +2,13 @@ package informers
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
@@ -14,25 +16,26 @@ import (
 // Wake is called with the key of the EMQX resource that must be looked at, and the kind of the object that woke it.
 type Wake func(key cache.ObjectName, kind string)
 
-// Handle adds the handlers of the table. It is called once, before Run.
+// Handle adds the handlers of the table. It is called once, before Run. panicked is told of a panic in a handler, which
+// costs one event and not the operator.
 //
 //	kind           created   updated when                                         deleted   wakes
 //	EMQX           yes       spec, metadata, phase or deletion changed            yes       itself
-//	StatefulSet    yes       spec, metadata, number of pods or deletion changed   yes       its controller
-//	Pod            yes       conditions, containers, address or deletion changed  yes       its set's controller
-//	Service        yes       spec or metadata changed                             yes       its controller
+//	StatefulSet    yes       spec, metadata, number of pods or deletion changed   yes       its controller, or who claims its name
+//	Pod            yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
+//	Service        yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	EndpointSlice  yes       endpoints changed                                    yes       its Service's controller
-//	ConfigMap      yes       replaced by another of its name, or labels changed   yes       its controller, or its label's instance
-//	Secret         yes       replaced by another of its name, or labels changed   yes       its controller, or its label's instance
-func (c *Caches) Handle(wake Wake) error {
+//	ConfigMap      yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
+//	Secret         yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
+func (c *Caches) Handle(wake Wake, panicked func()) error {
 	for _, err := range []error{
-		handle(c, &c.EMQXes, "EMQX", specOrPhaseChanged, c.itself, wake),
-		handle(c, &c.StatefulSets, "StatefulSet", setChanged, controllerOf, wake),
-		handle(c, &c.Pods, "Pod", podChanged, c.setsController, wake),
-		handle(c, &c.Services, "Service", serviceChanged, controllerOf, wake),
-		handle(c, &c.EndpointSlices, "EndpointSlice", endpointsChanged, c.servicesController, wake),
-		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrRelabelled, instanceOf, wake),
-		handle(c, &c.Secrets, "Secret", replacedOrRelabelled, instanceOf, wake),
+		handle(c, &c.EMQXes, "EMQX", specOrPhaseChanged, c.itself, wake, panicked),
+		handle(c, &c.StatefulSets, "StatefulSet", setChanged, c.claimantOf, wake, panicked),
+		handle(c, &c.Pods, "Pod", podChanged, c.setsController, wake, panicked),
+		handle(c, &c.Services, "Service", serviceChanged, c.claimantOf, wake, panicked),
+		handle(c, &c.EndpointSlices, "EndpointSlice", endpointsChanged, c.servicesController, wake, panicked),
+		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrHandedOver, c.claimantOf, wake, panicked),
+		handle(c, &c.Secrets, "Secret", replacedOrHandedOver, c.claimantOf, wake, panicked),
 	} {
 		if err != nil {
 			return err
@@ -45,24 +48,35 @@ func (c *Caches) Handle(wake Wake) error {
 func handle[T interface {
 	cache.Object
 	metav1.Object
-}](c *Caches, kind *Cache[T], name string, updated predicate[T], owner func(metav1.Object) (cache.ObjectName, bool), wake Wake) error {
+}](c *Caches, kind *Cache[T], name string, updated predicate[T], owner func(metav1.Object) (cache.ObjectName, bool), wake Wake, panicked func()) error {
 	woken := func(object metav1.Object) {
 		if key, ok := owner(object); ok {
 			wake(key, name)
 		}
 	}
+	guarded := func(handler func()) {
+		defer func() {
+			if value := recover(); value != nil {
+				klog.Background().Error(fmt.Errorf("the operator has a bug: %v", value), "Recovered from a panic in a handler", "kind", name, "stack", string(debug.Stack()))
+				panicked()
+			}
+		}()
+		handler()
+	}
 	for _, informer := range kind.informers {
 		registration, err := cache.NewTypedSharedIndexInformer[T](informer).AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[T]{
-			AddFunc: func(created T) { woken(created) },
+			AddFunc: func(created T) { guarded(func() { woken(created) }) },
 			UpdateFunc: func(before, after T) {
-				if updated(before, after) {
-					woken(after)
-				}
+				guarded(func() {
+					if updated(before, after) {
+						woken(after)
+					}
+				})
 			},
 			DeleteFunc: func(deleted cache.DeletedObject[T]) {
 				// The store of an informer always has a copy of what it deletes; without one nobody could be woken.
 				if deleted.FinalStateUnknown == nil || deleted.FinalStateUnknown.Obj != nil {
-					woken(deleted.OptionalObj)
+					guarded(func() { woken(deleted.OptionalObj) })
 				}
 			},
 		})
@@ -87,28 +101,35 @@ func controllerOf(object metav1.Object) (cache.ObjectName, bool) {
 	return cache.ObjectName{Namespace: object.GetNamespace(), Name: controller.Name}, true
 }
 
-// instanceOf is the EMQX resource that controls an object or, when nothing controls it because a person made it anew, the
-// one that its label names.
-func instanceOf(object metav1.Object) (cache.ObjectName, bool) {
-	instance := object.GetLabels()[v2beta1.LabelInstance]
-	if metav1.GetControllerOfNoCopy(object) == nil && instance != "" {
-		return cache.ObjectName{Namespace: object.GetNamespace(), Name: instance}, true
+// claimantOf is the EMQX resource that controls an object or, for others, the one that the object belongs to or whose way
+// it stands in, if there is one.
+func (c *Caches) claimantOf(object metav1.Object) (cache.ObjectName, bool) {
+	if key, ok := controllerOf(object); ok {
+		return key, true
 	}
-	return controllerOf(object)
+	key := cache.ObjectName{Namespace: object.GetNamespace(), Name: claimant(object)}
+	if key.Name == "" {
+		return key, false
+	}
+	_, exists := c.EMQXes.Get(key)
+	return key, exists
 }
 
-// setsController is the EMQX resource that controls the set that controls a pod. A pod whose set has gone wakes nobody:
-// the set's going did.
+// setsController is the EMQX resource that controls the set that controls a pod, or that a pod without a set belongs to. A
+// pod whose set is going wakes nobody: the set's going did.
 func (c *Caches) setsController(object metav1.Object) (cache.ObjectName, bool) {
 	controller := metav1.GetControllerOfNoCopy(object)
-	if controller == nil || controller.Kind != "StatefulSet" {
+	if controller == nil {
+		return c.claimantOf(object)
+	}
+	if controller.Kind != "StatefulSet" {
 		return cache.ObjectName{}, false
 	}
 	set, ok := c.StatefulSets.Get(cache.ObjectName{Namespace: object.GetNamespace(), Name: controller.Name})
 	if !ok || set.UID != controller.UID {
 		return cache.ObjectName{}, false
 	}
-	return controllerOf(set)
+	return c.claimantOf(set)
 }
 
 // servicesController is the EMQX resource that controls the Service that an EndpointSlice belongs to. No decision is made

@@ -23,6 +23,7 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 var (
@@ -70,7 +71,7 @@ func newWorld(t *testing.T) *world {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.woken = append(w.woken, kind+" wakes "+key.String())
-	}))
+	}, func() { t.Error("a handler panicked") }))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		cancel()
@@ -210,10 +211,23 @@ func TestWhoIsWoken(t *testing.T) {
 		{"endpoints of the headless Service", endpoints, []schema.GroupVersionResource{services}, func(w *world) {
 			w.objects[services].(*corev1.Service).Spec.ClusterIP = corev1.ClusterIPNone
 		}, nil},
-		{"a Secret that a person made anew", secretsResource, nil, func(w *world) {
+		{"a Secret that a person made anew", secretsResource, []schema.GroupVersionResource{emqxes}, func(w *world) {
 			w.meta(secretsResource).OwnerReferences = nil
 			w.meta(secretsResource).Labels[v2beta1.LabelInstance] = "e"
 		}, []string{"Secret wakes n/e"}},
+		{"a Secret that belongs to no resource that there is", secretsResource, nil, func(w *world) {
+			w.meta(secretsResource).OwnerReferences = nil
+			w.meta(secretsResource).Labels[v2beta1.LabelInstance] = "e"
+		}, nil},
+		{"a set that lost its owner and its labels, by its name", sets, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(sets).OwnerReferences, w.meta(sets).Labels, w.meta(sets).Name = nil, nil, "e-core-5d8c"
+		}, []string{"StatefulSet wakes n/e"}},
+		{"a Service of somebody else's that stands in the way", services, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(services).OwnerReferences[0].Kind, w.meta(services).Labels, w.meta(services).Name = "Other", nil, "e-listeners"
+		}, []string{"Service wakes n/e"}},
+		{"a pod that its set left behind", pods, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(pods).OwnerReferences, w.meta(pods).Labels = nil, map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy}
+		}, []string{"Pod wakes n/e"}},
 		{"a Secret of nobody's", secretsResource, nil, func(w *world) { w.meta(secretsResource).OwnerReferences = nil }, nil},
 		{"a Secret of another controller's", secretsResource, nil, func(w *world) {
 			w.meta(secretsResource).OwnerReferences[0].Kind = "Other"
@@ -238,22 +252,37 @@ func (w *world) meta(resource schema.GroupVersionResource) *metav1.ObjectMeta {
 	return w.objects[resource].(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
 }
 
-// What is kept is what decisions are made from: of a Service that another operator made, also who owns which field.
+// What is kept is what decisions are made from: of a Service that another operator made, also who owns which field; of what
+// has nothing to do with a cluster, only which object it is.
 func TestTrim(t *testing.T) {
-	fields := []metav1.ManagedFieldsEntry{{Manager: "manager"}}
-	own := &corev1.Service{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}, Spec: corev1.ServiceSpec{Selector: map[string]string{v2beta1.LabelPodTemplateHash: "a"}}}
-	foreign := &corev1.Service{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}}
-	container := corev1.Container{Name: "emqx", Image: "i", Ports: []corev1.ContainerPort{{Name: "dashboard"}}, Command: []string{"dropped"}}
-	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{ManagedFields: fields}}
-	set.Spec.Template.Spec = corev1.PodSpec{Containers: []corev1.Container{container}, NodeName: "dropped"}
-	for _, object := range []any{own, foreign, set} {
+	meta := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{
+			Name: name, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "manager"}}, Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"a": "b"},
+		}
+	}
+	own := &corev1.Service{ObjectMeta: meta("e-listeners"), Spec: corev1.ServiceSpec{Selector: map[string]string{v2beta1.LabelPodTemplateHash: "a"}}}
+	foreign := &corev1.Service{ObjectMeta: meta("e-listeners"), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}}
+	other := &corev1.Service{ObjectMeta: meta("web"), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}}
+	domain := corev1.EnvVar{Name: resources.NodeDomainEnv, Value: "x"}
+	container := corev1.Container{
+		Name: "emqx", Image: "i", Ports: []corev1.ContainerPort{{Name: "dashboard"}}, Command: []string{"dropped"},
+		Env: []corev1.EnvVar{{Name: "DROPPED"}, domain},
+	}
+	config := corev1.Volume{Name: resources.BootstrapConfigVolume}
+	set := &appsv1.StatefulSet{ObjectMeta: meta("e-core-5d8c")}
+	set.Spec.Template.Spec = corev1.PodSpec{Containers: []corev1.Container{container}, NodeName: "dropped", Volumes: []corev1.Volume{{Name: "dropped"}, config}}
+	otherSet := set.DeepCopy()
+	otherSet.Name = "database"
+	for _, object := range []any{own, foreign, other, set, otherSet} {
 		kept, err := trim(object)
 		require.NoError(t, err)
 		require.Same(t, object, kept)
 	}
 	require.Empty(t, own.ManagedFields)
-	require.Equal(t, fields, foreign.ManagedFields)
+	require.Equal(t, meta("").ManagedFields, foreign.ManagedFields)
+	require.Equal(t, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, other)
 	require.Empty(t, set.ManagedFields)
-	container.Command = nil
-	require.Equal(t, corev1.PodSpec{Containers: []corev1.Container{container}}, set.Spec.Template.Spec)
+	container.Command, container.Env = nil, []corev1.EnvVar{domain}
+	require.Equal(t, corev1.PodSpec{Containers: []corev1.Container{container}, Volumes: []corev1.Volume{config}}, set.Spec.Template.Spec)
+	require.Empty(t, otherSet.Spec.Template.Spec)
 }

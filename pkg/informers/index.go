@@ -3,11 +3,13 @@ package informers
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 const controllerIndex = "controller"
@@ -24,25 +26,94 @@ var byController = cache.Indexers{controllerIndex: func(object any) ([]string, e
 	return nil, nil
 }}
 
-// trim drops what no decision is made from before an object is kept: the caches hold every pod of every cluster.
-func trim(object any) (any, error) {
-	if service, ok := object.(*corev1.Service); ok && service.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" {
-		return object, nil // Of one that another operator made, it matters who owns which field.
+const claimIndex = "claim"
+
+// byClaim finds objects that nothing controls by NAMESPACE/NAME of the resource that they belong to.
+var byClaim = cache.Indexers{claimIndex: func(object any) ([]string, error) {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return nil, err
 	}
-	if accessor, err := meta.Accessor(object); err == nil {
-		accessor.SetManagedFields(nil)
+	if name := claimant(accessor); name != "" && metav1.GetControllerOfNoCopy(accessor) == nil {
+		return []string{accessor.GetNamespace() + "/" + name}, nil
+	}
+	return nil, nil
+}}
+
+// claimant is the name of the EMQX resource that an object belongs to, or whose name it stands in the way of: by its label
+// or else by its own name. It is empty when there can be none.
+func claimant(object metav1.Object) string {
+	if instance := object.GetLabels()[v2beta1.LabelInstance]; instance != "" {
+		return instance
+	}
+	return v2beta1.ResourceOf(object.GetName())
+}
+
+// concerns reports whether an object has to do with a cluster: it is one's, or has a name that one may need.
+func concerns(object metav1.Object) bool {
+	_, controlled := controllerOf(object)
+	return controlled || claimant(object) != ""
+}
+
+// trim drops what no decision is made from before an object is kept: the caches hold every pod of every cluster. Of an
+// object that has nothing to do with a cluster only what says which it is stays.
+func trim(object any) (any, error) {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return object, nil //nolint:nilerr // The last known state of what was deleted: it was trimmed before.
 	}
 	switch o := object.(type) {
 	case *corev1.Pod:
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
 		o.Annotations = nil
+	case *discoveryv1.EndpointSlice:
+	case *corev1.Service:
+		if concerns(o) && o.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" {
+			return object, nil // Of a Service that another operator made, it matters who owns which field.
+		}
+		if !concerns(o) {
+			*o = corev1.Service{ObjectMeta: identity(o)}
+		}
 	case *appsv1.StatefulSet:
-		containers := o.Spec.Template.Spec.Containers
-		o.Spec.Template = corev1.PodTemplateSpec{}
-		for _, container := range containers {
-			o.Spec.Template.Spec.Containers = append(o.Spec.Template.Spec.Containers,
-				corev1.Container{Name: container.Name, Image: container.Image, Ports: container.Ports})
+		if !concerns(o) {
+			*o = appsv1.StatefulSet{ObjectMeta: identity(o)}
+		}
+		o.Spec.VolumeClaimTemplates = nil
+		o.Spec.Template = trimmedTemplate(o)
+	case *metav1.PartialObjectMetadata:
+		if !concerns(o) {
+			o.ObjectMeta = identity(o)
+		}
+		o.Annotations = nil
+	}
+	accessor.SetManagedFields(nil)
+	return object, nil
+}
+
+// identity is what says which object it is, and whose.
+func identity(object metav1.Object) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name: object.GetName(), Namespace: object.GetNamespace(), UID: object.GetUID(), ResourceVersion: object.GetResourceVersion(),
+		OwnerReferences: object.GetOwnerReferences(),
+	}
+}
+
+// trimmedTemplate is what is read of a set's template: what EMQX's container is, and where it has its configuration from.
+func trimmedTemplate(set *appsv1.StatefulSet) corev1.PodTemplateSpec {
+	var template corev1.PodTemplateSpec
+	for _, container := range set.Spec.Template.Spec.Containers {
+		kept := corev1.Container{Name: container.Name, Image: container.Image, Ports: container.Ports}
+		for _, variable := range container.Env {
+			if variable.Name == resources.NodeDomainEnv {
+				kept.Env = append(kept.Env, variable)
+			}
+		}
+		template.Spec.Containers = append(template.Spec.Containers, kept)
+	}
+	for _, volume := range set.Spec.Template.Spec.Volumes {
+		if volume.Name == resources.BootstrapConfigVolume {
+			template.Spec.Volumes = append(template.Spec.Volumes, volume)
 		}
 	}
-	return object, nil
+	return template
 }

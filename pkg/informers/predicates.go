@@ -20,27 +20,34 @@ func specOrPhaseChanged(before, after *v2beta1.EMQX) bool {
 
 func setChanged(before, after *appsv1.StatefulSet) bool {
 	return before.UID != after.UID || before.Generation != after.Generation ||
-		before.Status.Replicas != after.Status.Replicas || deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after)
+		before.Status.Replicas != after.Status.Replicas || deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after) ||
+		ownersChanged(before, after)
 }
 
 func podChanged(before, after *corev1.Pod) bool {
-	return before.UID != after.UID || deletionBegan(before, after) || before.Status.PodIP != after.Status.PodIP ||
+	return before.UID != after.UID || deletionBegan(before, after) || ownersChanged(before, after) || before.Status.PodIP != after.Status.PodIP ||
 		before.Status.Phase != after.Status.Phase || !equality.Semantic.DeepEqual(before.Status.Conditions, after.Status.Conditions) ||
 		!equality.Semantic.DeepEqual(before.Status.ContainerStatuses, after.Status.ContainerStatuses) ||
 		!equality.Semantic.DeepEqual(before.Status.InitContainerStatuses, after.Status.InitContainerStatuses)
 }
 
 func serviceChanged(before, after *corev1.Service) bool {
-	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || labelsOrAnnotationsChanged(before, after)
+	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || labelsOrAnnotationsChanged(before, after) ||
+		ownersChanged(before, after)
 }
 
 func endpointsChanged(before, after *discoveryv1.EndpointSlice) bool {
 	return !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints)
 }
 
-// replacedOrRelabelled is for objects that only matter by being there, and by whose they are.
-func replacedOrRelabelled(before, after *metav1.PartialObjectMetadata) bool {
-	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Labels, after.Labels)
+// replacedOrHandedOver is for objects that only matter by being there, and by whose they are.
+func replacedOrHandedOver(before, after *metav1.PartialObjectMetadata) bool {
+	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Labels, after.Labels) || ownersChanged(before, after) ||
+		deletionBegan(before, after)
+}
+
+func ownersChanged(before, after metav1.Object) bool {
+	return !equality.Semantic.DeepEqual(before.GetOwnerReferences(), after.GetOwnerReferences())
 }
 
 func deletionBegan(before, after metav1.Object) bool {

@@ -24,11 +24,11 @@ const (
 	OperatorAPIKey = "emqx-operator-controller" //nolint:gosec // A name.
 )
 
-// ConfigMap holds emqx.conf.
-func ConfigMap(emqx *v2beta1.EMQX) *applycore.ConfigMapApplyConfiguration {
-	return applycore.ConfigMap(emqx.ConfigMapName(), emqx.Namespace).
-		WithLabels(with(emqx.Labels, Labels(emqx))).
-		WithOwnerReferences(applyOwnerReference(emqx)).
+// ConfigMap holds emqx.conf of a revision. It is written before the revision's set is made, and not after.
+func ConfigMap(emqx *v2beta1.EMQX, name, revision string) *applycore.ConfigMapApplyConfiguration {
+	return applycore.ConfigMap(name, emqx.Namespace).
+		WithLabels(with(emqx.Labels, with(Labels(emqx), map[string]string{v2beta1.LabelPodTemplateHash: revision}))).
+		WithOwnerReferences(ApplyOwnerReference(emqx)).
 		WithData(map[string]string{configKey: ConfigText(emqx.Spec.Config.Data)})
 }
 

@@ -35,14 +35,15 @@ func with(base, over map[string]string) map[string]string {
 	return all
 }
 
+// ApplyOwnerReference makes the resource the controller of an object.
+func ApplyOwnerReference(emqx *v2beta1.EMQX) *applymeta.OwnerReferenceApplyConfiguration {
+	return applymeta.OwnerReference().WithAPIVersion(v2beta1.SchemeGroupVersion.String()).WithKind(v2beta1.Kind).
+		WithName(emqx.Name).WithUID(emqx.UID).WithController(true)
+}
+
 func ownerReference(emqx *v2beta1.EMQX) *metav1.OwnerReference {
 	controller := true
 	return &metav1.OwnerReference{
 		APIVersion: v2beta1.SchemeGroupVersion.String(), Kind: v2beta1.Kind, Name: emqx.Name, UID: emqx.UID, Controller: &controller,
 	}
-}
-
-func applyOwnerReference(emqx *v2beta1.EMQX) *applymeta.OwnerReferenceApplyConfiguration {
-	return applymeta.OwnerReference().WithAPIVersion(v2beta1.SchemeGroupVersion.String()).WithKind(v2beta1.Kind).
-		WithName(emqx.Name).WithUID(emqx.UID).WithController(true)
 }

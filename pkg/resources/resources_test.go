@@ -75,7 +75,7 @@ func TestDurableSessions(t *testing.T) {
 func TestGolden(t *testing.T) {
 	emqx := sample()
 	ports := portsOf(t, emqx.Spec.Config.Data)
-	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}"})
+	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c")})
 	require.NoError(t, err)
 	golden(t, "statefulset", set)
 	for _, kind := range ServiceKinds() {
@@ -84,7 +84,7 @@ func TestGolden(t *testing.T) {
 		golden(t, "service-"+string(kind), service)
 	}
 	golden(t, "service-headless", HeadlessService(emqx))
-	golden(t, "configmap", ConfigMap(emqx))
+	golden(t, "configmap", ConfigMap(emqx, emqx.RevisionConfigMapName("5d8c"), "5d8c"))
 	golden(t, "secret-cookie", NodeCookieSecret(emqx, "random"))
 	golden(t, "secret-keys", BootstrapAPIKeySecret(emqx, []APIKey{{"user", "pass"}}, "random"))
 }

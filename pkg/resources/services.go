@@ -58,7 +58,7 @@ func Service(emqx *v2beta1.EMQX, kind ServiceKind, revision string, ports Ports)
 		generated = ports.Dashboard
 	}
 	spec := template.Spec
-	spec.Ports = servicePorts(spec.Ports, generated)
+	spec.Ports = servicePorts(spec, generated)
 	spec.Selector = CoreRevisionLabels(emqx, revision)
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -71,7 +71,7 @@ func Service(emqx *v2beta1.EMQX, kind ServiceKind, revision string, ports Ports)
 	service := applycore.Service(ServiceName(emqx, kind), emqx.Namespace).
 		WithLabels(with(template.ObjectMeta.Labels, Labels(emqx))).
 		WithAnnotations(template.ObjectMeta.Annotations).
-		WithOwnerReferences(applyOwnerReference(emqx)).
+		WithOwnerReferences(ApplyOwnerReference(emqx)).
 		WithSpec(apply)
 	hash, err := Hash(service)
 	if err != nil {
@@ -86,11 +86,15 @@ const AnnotationAppliedHash = "apps.emqx.io/applied-hash"
 
 // servicePorts puts the ports of the template first and adds those of the configuration whose name, and whose number
 // with its protocol, the template has not taken.
-func servicePorts(template []corev1.ServicePort, generated []Port) []corev1.ServicePort {
+func servicePorts(spec corev1.ServiceSpec, generated []Port) []corev1.ServicePort {
 	var merged []corev1.ServicePort
-	for _, port := range template {
+	for _, port := range spec.Ports {
+		// What the API server fills in is filled in here, so that the object is seen to be as it shall be.
 		if port.Protocol == "" {
 			port.Protocol = corev1.ProtocolTCP
+		}
+		if port.TargetPort == (intstr.IntOrString{}) && spec.Type != corev1.ServiceTypeExternalName {
+			port.TargetPort = intstr.FromInt32(port.Port)
 		}
 		merged = append(merged, port)
 	}
@@ -128,7 +132,7 @@ func HeadlessService(emqx *v2beta1.EMQX) *applycore.ServiceApplyConfiguration {
 	}
 	return applycore.Service(emqx.HeadlessServiceName(), emqx.Namespace).
 		WithLabels(with(emqx.Labels, Labels(emqx))).
-		WithOwnerReferences(applyOwnerReference(emqx)).
+		WithOwnerReferences(ApplyOwnerReference(emqx)).
 		WithSpec(applycore.ServiceSpec().
 			WithClusterIP(corev1.ClusterIPNone).
 			WithPublishNotReadyAddresses(true).

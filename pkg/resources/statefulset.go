@@ -28,6 +28,8 @@ type CoreSet struct {
 	ConfigHash string
 	// Intent is what the revision was hashed from, kept to tell later what changed.
 	Intent string
+	// ConfigMap is the name of the ConfigMap that its pods read emqx.conf from.
+	ConfigMap string
 }
 
 // AnnotationIntent keeps, on a set, what its revision was hashed from.
@@ -62,13 +64,13 @@ func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
 			Selector:            &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: with(user.Labels, labels), Annotations: user.Annotations},
-				Spec:       corePodSpec(emqx, set.Ports),
+				Spec:       corePodSpec(emqx, set),
 			},
 		},
 	}, nil
 }
 
-func corePodSpec(emqx *v2beta1.EMQX, ports Ports) corev1.PodSpec {
+func corePodSpec(emqx *v2beta1.EMQX, set CoreSet) corev1.PodSpec {
 	spec := emqx.Spec.CoreTemplate.Spec
 	return corev1.PodSpec{
 		ReadinessGates:            []corev1.PodReadinessGate{{ConditionType: v2beta1.ConditionOnServing}},
@@ -81,8 +83,8 @@ func corePodSpec(emqx *v2beta1.EMQX, ports Ports) corev1.PodSpec {
 		NodeSelector:              spec.NodeSelector,
 		NodeName:                  spec.NodeName,
 		InitContainers:            spec.InitContainers,
-		Containers:                append([]corev1.Container{coreContainer(emqx, ports)}, spec.ExtraContainers...),
-		Volumes:                   coreVolumes(emqx),
+		Containers:                append([]corev1.Container{coreContainer(emqx, set.Ports)}, spec.ExtraContainers...),
+		Volumes:                   coreVolumes(emqx, set.ConfigMap),
 	}
 }
 
@@ -122,15 +124,11 @@ func containerPorts(user []corev1.ContainerPort, dashboard []Port) []corev1.Cont
 
 // coreEnv is the environment that makes a node part of its cluster. The names are those of EMQX's configuration.
 func coreEnv(emqx *v2beta1.EMQX, dashboard []Port) []corev1.EnvVar {
-	domain := emqx.Spec.ClusterDomain
-	if domain == "" {
-		domain = "cluster.local"
-	}
 	env := []corev1.EnvVar{
 		{Name: "POD_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
 		{Name: "EMQX_CLUSTER__DISCOVERY_STRATEGY", Value: "dns"},
 		{Name: "EMQX_CLUSTER__DNS__RECORD_TYPE", Value: "srv"},
-		{Name: "EMQX_CLUSTER__DNS__NAME", Value: fmt.Sprintf("%s.%s.svc.%s", emqx.HeadlessServiceName(), emqx.Namespace, domain)},
+		{Name: NodeDomainEnv, Value: emqx.NodeDomain()},
 		{Name: "EMQX_HOST", Value: "$(POD_NAME).$(EMQX_CLUSTER__DNS__NAME)"},
 		{Name: "EMQX_NODE__DATA_DIR", Value: "data"},
 		{Name: "EMQX_NODE__ROLE", Value: v2beta1.RoleCore},
@@ -152,28 +150,32 @@ func coreEnv(emqx *v2beta1.EMQX, dashboard []Port) []corev1.EnvVar {
 	return append(env, corev1.EnvVar{Name: "EMQX_DASHBOARD__LISTENERS__HTTP__BIND", Value: strconv.Itoa(int(http))})
 }
 
+// NodeDomainEnv is the variable of EMQX's container that names the DNS domain of the set's pods.
+const NodeDomainEnv = "EMQX_CLUSTER__DNS__NAME"
+
 const bootstrapFile = "/opt/emqx/data/bootstrap_api_key"
 
 const (
 	bootstrapAPIKeyVolume = "bootstrap-api-key" //nolint:gosec // The name of a volume.
-	bootstrapConfigVolume = "bootstrap-config"
+	// BootstrapConfigVolume is the volume of the ConfigMap with emqx.conf.
+	BootstrapConfigVolume = "bootstrap-config"
 )
 
 func coreMounts(emqx *v2beta1.EMQX) []corev1.VolumeMount {
 	return []corev1.VolumeMount{
 		{Name: bootstrapAPIKeyVolume, MountPath: bootstrapFile, SubPath: BootstrapAPIKeyKey, ReadOnly: true},
-		{Name: bootstrapConfigVolume, MountPath: "/opt/emqx/etc/emqx.conf", SubPath: configKey, ReadOnly: true},
+		{Name: BootstrapConfigVolume, MountPath: "/opt/emqx/etc/emqx.conf", SubPath: configKey, ReadOnly: true},
 		{Name: emqx.Name + "-core-log", MountPath: "/opt/emqx/log"},
 		{Name: emqx.Name + "-core-data", MountPath: "/opt/emqx/data"},
 	}
 }
 
-func coreVolumes(emqx *v2beta1.EMQX) []corev1.Volume {
+func coreVolumes(emqx *v2beta1.EMQX, configMap string) []corev1.Volume {
 	emptyDir := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	return append([]corev1.Volume{
 		{Name: bootstrapAPIKeyVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: emqx.BootstrapAPIKeySecretName()}}},
-		{Name: bootstrapConfigVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: emqx.ConfigMapName()},
+		{Name: BootstrapConfigVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
 		}}},
 		{Name: emqx.Name + "-core-log", VolumeSource: emptyDir},
 		{Name: emqx.Name + "-core-data", VolumeSource: emptyDir},

@@ -2,12 +2,16 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -17,11 +21,18 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/scheme"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
+
+// Events are written by the recorder of client-go. It would patch one that repeats itself; ours never do, since each
+// tells of another version of the resource.
+//
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
 // The status is the only part of the resource that the operator writes.
 //
@@ -55,6 +66,9 @@ type Controller struct {
 
 	mu      sync.Mutex
 	running map[cache.ObjectName]time.Time // Syncs under way, by when they began.
+
+	configs *configs
+	failing slots
 }
 
 const (
@@ -62,6 +76,10 @@ const (
 	staleDelay = 50 * time.Millisecond
 	// observationBatch is how long answers of nodes are collected before they are looked at.
 	observationBatch = 50 * time.Millisecond
+	// busyDelay is how long a key that failed before is put off while as many like it are looked at as may be.
+	busyDelay = time.Second
+	// syncTimeout bounds the writes of one sync together: a webhook that hangs holds no worker for longer.
+	syncTimeout = 15 * time.Second
 	// The queue's delays after failures. A key is never dropped.
 	minFailureDelay, maxFailureDelay = 100 * time.Millisecond, time.Minute
 	defaultWorkers                   = 4
@@ -77,23 +95,24 @@ func New(config Config) (*Controller, error) {
 		metrics: newMetrics(config.Registry),
 		writes:  newWrites(),
 		running: map[cache.ObjectName]time.Time{},
+		configs: newConfigs(),
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](minFailureDelay, maxFailureDelay),
 			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "emqx"}),
 	}
 	if config.EMQXAPI == nil {
-		c.config.EMQXAPI = evacuate.NewClient(c.metrics.emqxRequest)
+		c.config.EMQXAPI = emqx.NewClient(c.metrics.emqxRequest)
 	}
 	c.fleet = &fleet{
 		kube: config.Kube, api: c.config.EMQXAPI, drivers: map[cache.ObjectName]*member{}, logger: klog.Background(),
-		wake: c.wakeBatched,
+		wake: c.wakeBatched, panicked: func() { c.metrics.panics.WithLabelValues("driver").Inc() },
 	}
 	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, password: c.fleet.password}
 	c.gauges = newGauges(config.Caches, c.fleet)
 	if err := config.Registry.Register(c.gauges); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	if err := config.Caches.Handle(c.wake); err != nil {
+	if err := config.Caches.Handle(c.wake, func() { c.metrics.panics.WithLabelValues("handler").Inc() }); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -105,10 +124,13 @@ func (c *Controller) wake(name cache.ObjectName, kind string) {
 	c.queue.Add(name)
 }
 
-// wakeBatched has a key looked at soon: the nodes of a cluster answer one right after the other.
+// wakeBatched has a key looked at soon: the nodes of a cluster answer one right after the other. One whose last sync failed
+// is looked at when its back-off is over: what nodes answer, every second, does not mend what the API server refuses.
 func (c *Controller) wakeBatched(name cache.ObjectName) {
 	c.metrics.wakes.WithLabelValues("Observation").Inc()
-	c.queue.AddAfter(name, observationBatch)
+	if c.queue.NumRequeues(name) == 0 {
+		c.queue.AddAfter(name, observationBatch)
+	}
 }
 
 // Run works until ctx ends, then finishes the syncs that are under way and ends the drivers. The caches must have been
@@ -151,7 +173,14 @@ func (c *Controller) next(ctx context.Context) bool {
 	ctx = klog.NewContext(context.WithoutCancel(ctx), logger)
 	began := time.Now()
 	c.track(name, began)
-	result, after, err := c.sync(ctx, name)
+	if c.queue.NumRequeues(name) > 0 && !c.failing.enter(c.config.Workers) {
+		c.track(name, time.Time{})
+		c.queue.AddAfter(name, busyDelay)
+		return true
+	} else if c.queue.NumRequeues(name) > 0 {
+		defer c.failing.leave()
+	}
+	result, after, err := c.guarded(ctx, name)
 	c.track(name, time.Time{})
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncSeconds.Observe(time.Since(began).Seconds())
@@ -166,6 +195,17 @@ func (c *Controller) next(ctx context.Context) bool {
 		c.queue.AddAfter(name, after)
 	}
 	return true
+}
+
+// guarded has a panic be an error of its key: it must not end the operator for all others.
+func (c *Controller) guarded(ctx context.Context, name cache.ObjectName) (result string, after time.Duration, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			c.metrics.panics.WithLabelValues("sync").Inc()
+			result, after, err = "error", 0, fmt.Errorf("look at EMQX %s: the operator has a bug: %v\n%s", name, value, debug.Stack())
+		}
+	}()
+	return c.sync(ctx, name)
 }
 
 // maxSyncDuration is what no sync can take: every request in it has a deadline.
@@ -207,35 +247,47 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		return "stale", staleDelay, nil
 	}
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, driver.Observation(), time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
 	if err != nil {
 		return "error", 0, fmt.Errorf("look at EMQX %s: %w", name, err)
 	}
-	decision := Decide(snapshot)
+	decision := machine.Decide(snapshot)
 	if decision.Gone {
-		c.forget(name)
+		c.fleet.drop(name)
+		return c.finish(ctx, snapshot, decision, nil)
+	}
+	driver.Pursue(decision.Goal)
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	return c.finish(ctx, snapshot, decision, c.executor.execute(ctx, snapshot, decision.Groups))
+}
+
+// finish writes the status and tells how a sync ended, with the errors of actions that failed. That an object was not as
+// it was seen is no error: it is looked at again.
+func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []error) (string, time.Duration, error) {
+	stale := slices.ContainsFunc(failures, overtaken)
+	failures = slices.DeleteFunc(failures, overtaken)
+	told := make([]machine.Failure, 0, len(failures))
+	for _, failure := range failures {
+		told = append(told, machine.Failure{Message: failure.Error(), Final: final(failure)})
+	}
+	if err := c.writeStatus(ctx, s, decision, told); err != nil {
+		failures = append(failures, err)
+	}
+	switch {
+	case len(failures) > 0:
+		return "error", 0, errors.Join(failures...)
+	case stale:
+		return "stale", staleDelay, nil
+	case decision.Gone:
 		return "gone", 0, nil
-	}
-	if decision.Goal != nil {
-		driver.Pursue(*decision.Goal)
-	}
-	failure := c.executor.execute(ctx, snapshot, decision.Actions)
-	if failure != nil {
-		// What was decided has not happened.
-		decision.Phase, decision.Why = snapshot.EMQX.Status.Phase, ""
-	}
-	if err := c.writeStatus(ctx, snapshot, decision, failure); err != nil {
-		return "error", 0, err
-	}
-	if failure != nil {
-		return "error", 0, failure
 	}
 	return "ok", decision.After, nil
 }
 
 // writeStatus writes the status if it differs, and then tells of what changed.
-func (c *Controller) writeStatus(ctx context.Context, s Snapshot, decision Decision, failure error) error {
-	status := statusOf(s, decision, failure)
+func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []machine.Failure) error {
+	status := machine.StatusOf(s, decision, failures...)
 	if equality.Semantic.DeepEqual(status, s.EMQX.Status) {
 		return nil
 	}
@@ -243,21 +295,31 @@ func (c *Controller) writeStatus(ctx context.Context, s Snapshot, decision Decis
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	// Whatever the actions took: what came of them is told.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	if err := c.renewStatus(ctx, s.EMQX); err != nil {
 		return err
 	}
 	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
+	if err == nil && !equality.Semantic.DeepEqual(applied.Status, status) {
+		// Of what another manager wrote, applying leaves standing what it does not name.
+		applied, err = c.replaceStatus(ctx, applied, status)
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // The resource has gone, or another took its name.
+	}
 	if err != nil {
 		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
 	}
 	c.writes.record(key(s.EMQX), "EMQX", applied.ResourceVersion)
 	c.metrics.statusWrites.Inc()
 	c.metrics.transition(s.EMQX, decision.Phase, s.Now)
-	told := eventsOf(s.EMQX, decision, status)
+	told := machine.EventsOf(s.EMQX, decision, status)
 	c.metrics.eventsWritten.Add(float64(len(told)))
-	record(c.recorder, s.EMQX, told)
+	for _, event := range told {
+		c.recorder.Eventf(s.EMQX, nil, event.Type, event.Reason, event.Action, "%s", event.Message)
+	}
 	if s.EMQX.Status.Phase != decision.Phase {
 		klog.FromContext(ctx).Info("Entered a phase", "from", s.EMQX.Status.Phase, "to", decision.Phase, "why", decision.Why)
 	}
@@ -275,6 +337,16 @@ func (c *Controller) renewStatus(ctx context.Context, emqx *v2beta1.EMQX) error 
 		return fmt.Errorf("begin the status of EMQX %s anew: %w", key(emqx), err)
 	}
 	return nil
+}
+
+// replaceStatus writes a status as a whole.
+func (c *Controller) replaceStatus(ctx context.Context, current *v2beta1.EMQX, status v2beta1.EMQXStatus) (*v2beta1.EMQX, error) {
+	patch, err := replacement(current, status)
+	if err != nil {
+		return nil, err
+	}
+	options := metav1.PatchOptions{FieldManager: FieldManager}
+	return c.config.EMQX.AppsV2beta1().EMQXes(current.Namespace).Patch(ctx, current.Name, types.JSONPatchType, patch, options, "status")
 }
 
 // seen reports whether the cache of a kind is as new as a version that was written.
@@ -300,5 +372,6 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 func (c *Controller) forget(name cache.ObjectName) {
 	c.fleet.drop(name)
 	c.writes.forget(name)
+	c.configs.forget(name)
 	c.metrics.forget(name)
 }

@@ -1,20 +1,11 @@
-// Package upgrade is the state machine that brings an EMQX cluster from one revision to the next.
+// Package upgrade is the controller: it brings what is known of Kubernetes and EMQX before the state machine, and carries
+// out what that decides.
 //
-//	        nothing to change
-//	   ┌───────────────────────────────────────────────────────────┐
-//	   │                                                           ▼
-//	Pending ──► Provisioning ──► Switching ──► Evacuating ──► ScalingDown ──► Done
-//	   ▲             ▲               │                                         │
-//	   │             └───────────────┘ new nodes no longer ready               │
-//	   └───────────────────────────────────────────────────────────────────────┘
-//	     the specification or the world changes (from every phase)
-//
-// One sync of one key reads like the list of its files:
+// One sync of one key, in this order:
 //
 //	gather.go    caches and the last observation of EMQX  → Snapshot   values only
-//	guards.go    Deleted, Invalid, Superseded, Paused, DeadlineExceeded
-//	phase_*.go   what the phase waits for, does and leads to → Decision  pure
-//	execute.go   the Decision's actions on Kubernetes; the goal goes to the driver of EMQX
+//	machine/     Snapshot → Decision   pure
+//	execute.go   the Decision's groups of actions on Kubernetes; the goal goes to the driver of EMQX
 //	status.go    the status that Snapshot and Decision amount to, written once and only when it differs
 //	events.go, metrics.go   what people and Prometheus are told, after the status was written
 //

@@ -22,6 +22,7 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // What the executor does to objects. Secrets are created and read, never changed; sets are created, and afterwards only
@@ -29,8 +30,9 @@ import (
 //
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;patch;delete
-// +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create
+// +kubebuilder:rbac:groups="",resources=pods,verbs=delete
 // +kubebuilder:rbac:groups="",resources=pods/status,verbs=patch
 
 // FieldManager is the name under which the operator writes.
@@ -48,72 +50,109 @@ type executor struct {
 	password func(*v2beta1.EMQX) string
 }
 
-// execute carries out the actions in their order and stops at the first that fails. Each may be repeated.
-func (e *executor) execute(ctx context.Context, s Snapshot, actions []Action) error {
-	for _, action := range actions {
-		err := e.do(ctx, s, action)
-		name := actionName(action)
-		e.observe(name, err)
-		if err != nil {
-			return fmt.Errorf("%s: %w", describe(s, action), err)
+// execute carries out the groups, each by itself and up to its first action that fails, and returns the errors of all.
+// Each action may be repeated. No more is tried when the time of ctx is over.
+func (e *executor) execute(ctx context.Context, s machine.Snapshot, groups []machine.Group) []error {
+	var failures []error
+	for _, group := range groups {
+		for _, action := range group {
+			err := e.do(ctx, s, action)
+			name := machine.NameOf(action)
+			e.observe(name, err)
+			if err != nil {
+				failures = append(failures, fmt.Errorf("%s: %w", machine.Describe(s, action), err))
+				break
+			}
+			klog.FromContext(ctx).V(2).Info("Carried out an action", "action", name, "details", action)
 		}
-		klog.FromContext(ctx).V(2).Info("Carried out an action", "action", name, "details", action)
 	}
-	return nil
+	return failures
 }
 
-func (e *executor) do(ctx context.Context, s Snapshot, action Action) error {
+// final reports whether an error is a refusal that trying again does not change: only a person can.
+func final(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) || errors.Is(err, errMissingReference)
+}
+
+// errMissingReference: something that the specification names does not exist.
+var errMissingReference = errors.New("it does not exist")
+
+// overtaken reports whether an error tells that the object is not as it was seen: the caches will show what it is like.
+func overtaken(err error) bool { return apierrors.IsConflict(err) }
+
+func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Action) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	switch a := action.(type) {
-	case CreateCookieSecret:
+	case machine.CreateCookieSecret:
 		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, randomText()))
-	case CreateKeysSecret:
+	case machine.CreateKeysSecret:
 		return e.createKeysSecret(ctx, s)
-	case ApplyConfigMap:
-		return e.applyConfigMap(ctx, s)
-	case ApplyHeadlessService:
-		return e.applyService(ctx, s, resources.HeadlessService(s.EMQX), s.Headless != Missing)
-	case InheritService:
+	case machine.ApplyConfigMap:
+		return e.applyConfigMap(ctx, s, a)
+	case machine.DeleteConfigMap:
+		return ignoreGone(e.kube.CoreV1().ConfigMaps(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{}))
+	case machine.ApplyHeadlessService:
+		return e.applyService(ctx, s, resources.HeadlessService(s.EMQX), s.Headless != machine.Missing)
+	case machine.InheritService:
 		return e.inheritService(ctx, s, a)
-	case ApplyService:
+	case machine.ApplyService:
 		service, err := resources.Service(s.EMQX, a.Kind, a.Revision, a.Ports)
 		if err != nil {
 			return err
 		}
 		_, ours := s.Services[a.Kind]
 		return e.applyService(ctx, s, service, ours)
-	case DeleteService:
+	case machine.DeleteService:
 		name := resources.ServiceName(s.EMQX, a.Kind)
 		return ignoreGone(e.kube.CoreV1().Services(s.EMQX.Namespace).Delete(ctx, name, metav1.DeleteOptions{}))
-	case CreateSet:
+	case machine.DeletePod:
+		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
+	case machine.SetGate:
+		return e.setGate(ctx, s, a)
+	case machine.CreateSet, machine.ScaleSet, machine.RelabelSet, machine.AdoptSet, machine.MarkServing, machine.DeleteSet:
+		return e.doSet(ctx, s, action)
+	}
+	return fmt.Errorf("there is no action %T", action)
+}
+
+// doSet is do for the actions on sets. All but the first write only to the set that the decision saw, as it saw it.
+func (e *executor) doSet(ctx context.Context, s machine.Snapshot, action machine.Action) error {
+	switch a := action.(type) { //nolint:gochecksumtype // The others are in do.
+	case machine.CreateSet:
 		return e.createSet(ctx, s, a)
-	case ScaleSet:
-		return e.applySet(ctx, s, a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
+	case machine.ScaleSet:
+		return e.applySet(ctx, s, FieldManager, a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
 			WithAnnotations(map[string]string{v2beta1.AnnotationNodeCount: strconv.Itoa(int(a.NodeCount))}).
 			WithSpec(applyapps.StatefulSetSpec().WithReplicas(a.Replicas)))
-	case AdoptSet:
+	case machine.RelabelSet:
+		return e.applySet(ctx, s, FieldManager+"-labels", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
+			WithLabels(resources.CoreRevisionLabels(s.EMQX, a.Revision)).WithOwnerReferences(resources.ApplyOwnerReference(s.EMQX)))
+	case machine.AdoptSet:
 		return e.adoptSet(ctx, s, a)
-	case MarkServing:
-		return e.markServing(ctx, s, a)
-	case DeleteSet:
-		return ignoreGone(e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{
-			Preconditions: metav1.NewUIDPreconditions(string(a.UID)),
-		}))
-	case SetGate:
-		return e.setGate(ctx, s, a)
+	case machine.MarkServing:
+		return e.applySet(ctx, s, FieldManager+"-serving", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
+			WithAnnotations(map[string]string{v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339Nano)}))
+	case machine.DeleteSet:
+		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}
+		options.Preconditions.ResourceVersion = &a.ResourceVersion
+		err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Delete(ctx, a.Name, options)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
 	}
-	return errors.New("there is no such action")
+	return fmt.Errorf("%T is no action on a set", action)
 }
 
 func key(emqx *v2beta1.EMQX) cache.ObjectName { return cache.MetaObjectToName(emqx) }
 
-func (e *executor) wrote(s Snapshot, kind, version string) {
+func (e *executor) wrote(s machine.Snapshot, kind, version string) {
 	e.writes.record(key(s.EMQX), kind, version)
 }
 
 // createSecret makes a Secret. One that exists stays as it is: its content is random, and running nodes know it.
-func (e *executor) createSecret(ctx context.Context, s Snapshot, secret *corev1.Secret) error {
+func (e *executor) createSecret(ctx context.Context, s machine.Snapshot, secret *corev1.Secret) error {
 	created, err := e.kube.CoreV1().Secrets(s.EMQX.Namespace).Create(ctx, secret, metav1.CreateOptions{FieldManager: FieldManager})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
@@ -124,7 +163,7 @@ func (e *executor) createSecret(ctx context.Context, s Snapshot, secret *corev1.
 	return err
 }
 
-func (e *executor) createKeysSecret(ctx context.Context, s Snapshot) error {
+func (e *executor) createKeysSecret(ctx context.Context, s machine.Snapshot) error {
 	var keys []resources.APIKey
 	for i, bootstrap := range s.EMQX.Spec.BootstrapAPIKeys {
 		if bootstrap.SecretRef == nil {
@@ -148,12 +187,15 @@ func (e *executor) createKeysSecret(ctx context.Context, s Snapshot) error {
 
 func (e *executor) secretValue(ctx context.Context, namespace string, ref v2beta1.KeyRef) (string, error) {
 	secret, err := e.kube.CoreV1().Secrets(namespace).Get(ctx, ref.SecretName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("secret %q: %w", ref.SecretName, errMissingReference)
+	}
 	if err != nil {
 		return "", err
 	}
 	value, ok := secret.Data[ref.SecretKey]
 	if !ok {
-		return "", fmt.Errorf("secret %q has no entry %q", ref.SecretName, ref.SecretKey)
+		return "", fmt.Errorf("entry %q of secret %q: %w", ref.SecretKey, ref.SecretName, errMissingReference)
 	}
 	return string(value), nil
 }
@@ -161,8 +203,9 @@ func (e *executor) secretValue(ctx context.Context, namespace string, ref v2beta
 // randomText is a password of 130 random bits.
 func randomText() string { return rand.Text() }
 
-func (e *executor) applyConfigMap(ctx context.Context, s Snapshot) error {
-	applied, err := e.kube.CoreV1().ConfigMaps(s.EMQX.Namespace).Apply(ctx, resources.ConfigMap(s.EMQX), force(s.ConfigMap != Missing))
+func (e *executor) applyConfigMap(ctx context.Context, s machine.Snapshot, a machine.ApplyConfigMap) error {
+	_, ours := s.ConfigMaps[a.Name]
+	applied, err := e.kube.CoreV1().ConfigMaps(s.EMQX.Namespace).Apply(ctx, resources.ConfigMap(s.EMQX, a.Name, a.Revision), force(ours))
 	if err == nil {
 		e.wrote(s, "ConfigMap", applied.ResourceVersion)
 	}
@@ -170,7 +213,7 @@ func (e *executor) applyConfigMap(ctx context.Context, s Snapshot) error {
 }
 
 // applyService writes a Service. Only one that is known to be the operator's is taken from other field managers.
-func (e *executor) applyService(ctx context.Context, s Snapshot, service *applycore.ServiceApplyConfiguration, ours bool) error {
+func (e *executor) applyService(ctx context.Context, s machine.Snapshot, service *applycore.ServiceApplyConfiguration, ours bool) error {
 	applied, err := e.kube.CoreV1().Services(s.EMQX.Namespace).Apply(ctx, service, force(ours))
 	if err == nil {
 		e.wrote(s, "Service", applied.ResourceVersion)
@@ -178,7 +221,7 @@ func (e *executor) applyService(ctx context.Context, s Snapshot, service *applyc
 	return err
 }
 
-func (e *executor) inheritService(ctx context.Context, s Snapshot, a InheritService) error {
+func (e *executor) inheritService(ctx context.Context, s machine.Snapshot, a machine.InheritService) error {
 	name := resources.ServiceName(s.EMQX, a.Kind)
 	patched, err := e.kube.CoreV1().Services(s.EMQX.Namespace).Patch(ctx, name, types.JSONPatchType, a.Patch, metav1.PatchOptions{FieldManager: FieldManager})
 	if err == nil {
@@ -191,7 +234,7 @@ func force(ours bool) metav1.ApplyOptions {
 	return metav1.ApplyOptions{FieldManager: FieldManager, Force: ours}
 }
 
-func (e *executor) createSet(ctx context.Context, s Snapshot, a CreateSet) error {
+func (e *executor) createSet(ctx context.Context, s machine.Snapshot, a machine.CreateSet) error {
 	set, err := resources.StatefulSet(s.EMQX, a.Set)
 	if err != nil {
 		return err
@@ -207,47 +250,38 @@ func (e *executor) createSet(ctx context.Context, s Snapshot, a CreateSet) error
 	return err
 }
 
-// applySet applies to a set that exists; it never makes one.
-func (e *executor) applySet(ctx context.Context, s Snapshot, uid types.UID, set *applyapps.StatefulSetApplyConfiguration) error {
-	return e.applySetAs(ctx, s, FieldManager, uid, set)
-}
-
-// applySetAs applies under another name: an apply takes back what its manager applied before and does not name again.
-func (e *executor) applySetAs(ctx context.Context, s Snapshot, manager string, uid types.UID, set *applyapps.StatefulSetApplyConfiguration) error {
+// applySet applies to a set as it was seen; it never makes one. An apply takes back what its manager applied before and
+// does not name again: what is written at different times has a manager of its own.
+func (e *executor) applySet(ctx context.Context, s machine.Snapshot, manager string, ref machine.SetRef, set *applyapps.StatefulSetApplyConfiguration) error {
 	options := metav1.ApplyOptions{FieldManager: manager, Force: true}
-	applied, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Apply(ctx, set.WithUID(uid), options)
+	applied, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Apply(ctx, set.WithUID(ref.UID).WithResourceVersion(ref.ResourceVersion), options)
 	if err == nil {
 		e.wrote(s, "StatefulSet", applied.ResourceVersion)
 	}
 	return err
 }
 
-func (e *executor) adoptSet(ctx context.Context, s Snapshot, a AdoptSet) error {
+func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.AdoptSet) error {
 	ports, err := json.Marshal(a.Ports)
 	if err != nil {
 		return err
 	}
-	return e.applySetAs(ctx, s, FieldManager+"-adoption", a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithAnnotations(map[string]string{
+	return e.applySet(ctx, s, FieldManager+"-adoption", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithAnnotations(map[string]string{
 		v2beta1.AnnotationServicePorts: string(ports),
 		v2beta1.AnnotationConfigHash:   a.ConfigHash,
-		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339),
+		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339Nano),
 		resources.AnnotationIntent:     a.Intent,
 	}))
 }
 
-func (e *executor) markServing(ctx context.Context, s Snapshot, a MarkServing) error {
-	return e.applySetAs(ctx, s, FieldManager+"-serving", a.UID, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
-		WithAnnotations(map[string]string{v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339)}))
-}
-
-func (e *executor) setGate(ctx context.Context, s Snapshot, a SetGate) error {
+func (e *executor) setGate(ctx context.Context, s machine.Snapshot, a machine.SetGate) error {
 	status := corev1.ConditionFalse
 	if a.Serving {
 		status = corev1.ConditionTrue
 	}
 	pod := applycore.Pod(a.Pod, s.EMQX.Namespace).WithUID(a.UID).WithStatus(applycore.PodStatus().WithConditions(
 		applycore.PodCondition().WithType(v2beta1.ConditionOnServing).WithStatus(status).
-			WithMessage(a.Message).WithLastTransitionTime(metav1.NewTime(s.Now))))
+			WithReason(gateReason(a.Container)).WithMessage(a.Message).WithLastTransitionTime(metav1.NewTime(s.Now))))
 	applied, err := e.kube.CoreV1().Pods(s.EMQX.Namespace).ApplyStatus(ctx, pod, force(true))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // The pod went, or another took its name.
@@ -257,6 +291,11 @@ func (e *executor) setGate(ctx context.Context, s Snapshot, a SetGate) error {
 	}
 	return err
 }
+
+// gateReason tells which container a gate was written for: one word, as reasons are.
+func gateReason(container string) string { return gatePrefix + container }
+
+const gatePrefix = "Container"
 
 // ignoreGone takes for success that what is to be deleted is gone, or is another object by now.
 func ignoreGone(err error) error {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
@@ -22,6 +23,8 @@ type fleet struct {
 	api    evacuate.API
 	wake   func(cache.ObjectName)
 	logger klog.Logger
+	// panicked is told of a panic in a driver.
+	panicked func()
 
 	mu      sync.Mutex
 	drivers map[cache.ObjectName]*member
@@ -35,26 +38,26 @@ type member struct {
 
 // driver returns the driver of a resource, and makes it when there is none. Another resource of the same name gets
 // another driver.
-func (f *fleet) driver(emqx *v2beta1.EMQX) *evacuate.Driver {
-	name := key(emqx)
+func (f *fleet) driver(resource *v2beta1.EMQX) *evacuate.Driver {
+	name := key(resource)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if m := f.drivers[name]; m != nil {
-		if m.uid == emqx.UID {
+		if m.uid == resource.UID {
 			return m.driver
 		}
 		f.close(m)
 	}
-	secret := emqx.BootstrapAPIKeySecretName()
+	secret := resource.BootstrapAPIKeySecretName()
 	driver := evacuate.NewDriver(evacuate.Config{
 		API: f.api,
-		Credentials: func(ctx context.Context) (evacuate.Credentials, error) {
+		Credentials: func(ctx context.Context) (emqx.Credentials, error) {
 			return f.credentials(ctx, name.Namespace, secret)
 		},
-		Changed: func() { f.wake(name) },
-		Logger:  f.logger.WithValues("emqx", name.String()),
+		Changed: func() { f.wake(name) }, Panicked: f.panicked,
+		Logger: f.logger.WithValues("emqx", name.String()),
 	})
-	f.drivers[name] = &member{uid: emqx.UID, driver: driver}
+	f.drivers[name] = &member{uid: resource.UID, driver: driver}
 	return driver
 }
 
@@ -69,14 +72,15 @@ func (f *fleet) observation(name cache.ObjectName) (evacuate.Observation, bool) 
 }
 
 // password is that of the operator's API key, by which a resource's driver goes; empty when there is none.
-func (f *fleet) password(emqx *v2beta1.EMQX) string {
+func (f *fleet) password(resource *v2beta1.EMQX) string {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if m := f.drivers[key(emqx)]; m != nil && m.uid == emqx.UID {
-		credentials, _ := m.driver.Credentials()
-		return credentials.Secret
+	m := f.drivers[key(resource)]
+	f.mu.Unlock()
+	if m == nil || m.uid != resource.UID {
+		return ""
 	}
-	return ""
+	credentials, _ := m.driver.Credentials()
+	return credentials.Secret
 }
 
 // drop ends the driver of a resource that is gone.
@@ -104,17 +108,17 @@ func (f *fleet) shutdown() {
 }
 
 // credentials reads the operator's API key of a cluster.
-func (f *fleet) credentials(ctx context.Context, namespace, name string) (evacuate.Credentials, error) {
+func (f *fleet) credentials(ctx context.Context, namespace, name string) (emqx.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	secret, err := f.kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return evacuate.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: %w", namespace, name, err)
+		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: %w", namespace, name, err)
 	}
 	password, ok := resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
 	if !ok {
-		return evacuate.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: entry %s has no line for %s",
+		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: entry %s has no line for %s",
 			namespace, name, resources.BootstrapAPIKeyKey, resources.OperatorAPIKey)
 	}
-	return evacuate.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
+	return emqx.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -18,35 +20,28 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // gather makes the Snapshot of a resource from the caches and the last observation of its EMQX. It asks nobody.
-func gather(caches *informers.Caches, emqx *v2beta1.EMQX, observation evacuate.Observation, now time.Time) (Snapshot, error) {
-	s := Snapshot{Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Observation: observation}
+func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
+	s := machine.Snapshot{
+		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Observation: observation,
+		Config: config.config, ConfigError: config.err, ConfigHash: config.hash, Wanted: map[machine.Role]machine.Target{},
+	}
 	var err error
-	if s.Config, s.ConfigError = resources.ParseConfig(emqx.Spec.Config.Data); s.ConfigError == nil {
-		if s.Revision, s.Intent, err = revisionOf(emqx, s.Config.Ports); err != nil {
-			return s, err
-		}
-	}
-	if s.ConfigHash, err = resources.Hash(emqx.Spec.Config.Data); err != nil {
-		return s, err
-	}
 	if s.Sets, err = gatherSets(caches, emqx, s.Config); err != nil {
 		return s, err
 	}
-	if set := realized(&s); set != nil {
-		s.Revision = set.Revision
+	if s.ConfigError == nil {
+		if s.Wanted[machine.Core], err = machine.TargetOf(emqx, s.Config.Ports, s.Sets); err != nil {
+			return s, err
+		}
 	}
-	if s.Services, err = gatherServices(caches, &s); err != nil {
+	if err := gatherServices(caches, &s); err != nil {
 		return s, err
 	}
-	if s.Headless, err = headlessState(caches, emqx); err != nil {
-		return s, err
-	}
-	s.ConfigMap = presence(&caches.ConfigMaps, emqx, emqx.ConfigMapName())
-	s.CookieSecret = presence(&caches.Secrets, emqx, emqx.NodeCookieSecretName())
-	s.KeysSecret = presence(&caches.Secrets, emqx, emqx.BootstrapAPIKeySecretName())
+	gatherOthers(caches, &s)
 	return s, nil
 }
 
@@ -62,39 +57,89 @@ func editor(emqx *v2beta1.EMQX) string {
 	return name
 }
 
-func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]Set, error) {
+// gatherSets are the resource's sets with their pods, oldest first, and the pods that sets left behind.
+func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]machine.Set, error) {
 	owned, err := caches.StatefulSets.ControlledBy(emqx.Namespace, emqx.UID)
 	if err != nil {
 		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
+	lost, err := caches.StatefulSets.Claimed(emqx.Namespace, emqx.Name)
+	if err != nil {
+		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+	}
+	owned = append(owned, slices.DeleteFunc(lost, func(set *appsv1.StatefulSet) bool { return !abandoned(set) })...)
 	slices.SortStableFunc(owned, func(a, b *appsv1.StatefulSet) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 	})
-	var sets []Set
+	var sets []machine.Set
 	for _, object := range owned {
-		set, err := setOf(object, config)
-		if err != nil {
-			return nil, err
-		}
+		set := setOf(emqx, object, config)
 		pods, err := caches.Pods.ControlledBy(emqx.Namespace, object.UID)
 		if err != nil {
 			return nil, fmt.Errorf("list the pods of %s/%s: %w", object.Namespace, object.Name, err)
 		}
 		for _, pod := range pods {
-			set.Pods = append(set.Pods, podOf(emqx, pod))
+			set.Pods = append(set.Pods, podOf(set, pod))
 		}
-		slices.SortFunc(set.Pods, func(a, b Pod) int { return a.Ordinal - b.Ordinal })
 		sets = append(sets, set)
+	}
+	orphans, err := caches.Pods.Claimed(emqx.Namespace, emqx.Name)
+	if err != nil {
+		return nil, fmt.Errorf("list the pods of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+	}
+	sets = append(sets, orphanedSets(emqx, sets, orphans, config)...)
+	for i := range sets {
+		slices.SortFunc(sets[i].Pods, func(a, b machine.Pod) int { return a.Ordinal - b.Ordinal })
 	}
 	return sets, nil
 }
 
-func setOf(object *appsv1.StatefulSet, config resources.Config) (Set, error) {
-	set := Set{
-		Name: object.Name, UID: object.UID, Revision: object.Labels[v2beta1.LabelPodTemplateHash],
-		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
-		Deleting: !object.DeletionTimestamp.IsZero(), Replicas: 1, // Kubernetes' own default.
+// abandoned reports whether a set that nothing controls is one of ours whose owner was taken off: only a set that this
+// operator made or adopted has its notes.
+func abandoned(set *appsv1.StatefulSet) bool {
+	return metav1.GetControllerOfNoCopy(set) == nil && set.Annotations[resources.AnnotationIntent] != ""
+}
+
+// orphanedSets are sets that have gone and left their pods. A set of the same name that exists takes its pods back by
+// itself.
+func orphanedSets(emqx *v2beta1.EMQX, existing []machine.Set, pods []*corev1.Pod, config resources.Config) []machine.Set {
+	byName := map[string]*machine.Set{}
+	for _, pod := range pods {
+		name, ordinal, ok := cutOrdinal(pod.Name)
+		revision, ours := emqx.CoreRevision(name)
+		exists := slices.ContainsFunc(existing, func(set machine.Set) bool { return set.Name == name })
+		if !ok || !ours || exists || metav1.GetControllerOfNoCopy(pod) != nil {
+			continue
+		}
+		if byName[name] == nil {
+			byName[name] = &machine.Set{
+				Name: name, Role: machine.Core, Revision: revision, Orphaned: true, Deleting: true, Domain: emqx.NodeDomain(),
+				Ports: config.Ports,
+			}
+		}
+		set := byName[name]
+		set.Replicas = max(set.Replicas, int32(ordinal)+1) //nolint:gosec // An ordinal of a pod.
+		set.NodeCount = set.Replicas
+		set.Pods = append(set.Pods, podOf(*set, pod))
 	}
+	var sets []machine.Set
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		sets = append(sets, *byName[name])
+	}
+	return sets
+}
+
+func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Config) machine.Set {
+	revision, _ := emqx.CoreRevision(object.Name)
+	set := machine.Set{
+		Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Role: machine.Core, Revision: revision,
+		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
+		Deleting: !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
+	}
+	for name, value := range resources.CoreRevisionLabels(emqx, revision) {
+		set.Mislabelled = set.Mislabelled || object.Labels[name] != value
+	}
+	set.Mislabelled = set.Mislabelled || !metav1.IsControlledBy(object, emqx)
 	if object.Spec.Replicas != nil {
 		set.Replicas = *object.Spec.Replicas
 	}
@@ -104,32 +149,45 @@ func setOf(object *appsv1.StatefulSet, config resources.Config) (Set, error) {
 	}
 	if since, ok := object.Annotations[v2beta1.AnnotationServingSince]; ok {
 		var err error
-		if set.ServingSince, err = time.Parse(time.RFC3339, since); err != nil {
+		if set.ServingSince, err = time.Parse(time.RFC3339Nano, since); err != nil {
 			set.ServingSince = object.CreationTimestamp.Time // Unreadable is not never.
 		}
 	}
-	if ports := object.Annotations[v2beta1.AnnotationServicePorts]; ports != "" {
-		if err := json.Unmarshal([]byte(ports), &set.Ports); err != nil {
-			return set, fmt.Errorf("read annotation %s of StatefulSet %s/%s: %w", v2beta1.AnnotationServicePorts, object.Namespace, object.Name, err)
-		}
-	} else {
+	if err := json.Unmarshal([]byte(object.Annotations[v2beta1.AnnotationServicePorts]), &set.Ports); err != nil {
 		// emqx-operator 2.x noted nothing, and applied configuration to running nodes: they have that of the specification.
+		// Where somebody made the note unreadable, that is the best that is known, too.
 		set.Ports = resources.Ports{Dashboard: resources.DashboardPorts(object.Spec.Template), Listeners: config.Ports.Listeners}
 	}
-	for _, container := range object.Spec.Template.Spec.Containers {
-		if container.Name == resources.EMQXContainer {
-			set.Image = container.Image
-		}
-	}
-	return set, nil
+	readTemplate(&set, object.Spec.Template.Spec)
+	return set
 }
 
-func podOf(emqx *v2beta1.EMQX, object *corev1.Pod) Pod {
-	pod := Pod{
-		Name: object.Name, UID: object.UID, IP: object.Status.PodIP, Node: emqx.CoreNodeName(object.Name),
-		Deleting: !object.DeletionTimestamp.IsZero(), Trouble: trouble(object), Ordinal: -1,
+// readTemplate takes over what a set was made with.
+func readTemplate(set *machine.Set, spec corev1.PodSpec) {
+	for _, container := range spec.Containers {
+		if container.Name != resources.EMQXContainer {
+			continue
+		}
+		set.Image = container.Image
+		for _, variable := range container.Env {
+			if variable.Name == resources.NodeDomainEnv && variable.Value != "" {
+				set.Domain = variable.Value
+			}
+		}
 	}
-	if ordinal, err := strconv.Atoi(object.Name[strings.LastIndexByte(object.Name, '-')+1:]); err == nil {
+	for _, volume := range spec.Volumes {
+		if volume.Name == resources.BootstrapConfigVolume && volume.ConfigMap != nil {
+			set.ConfigMap = volume.ConfigMap.Name
+		}
+	}
+}
+
+func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
+	pod := machine.Pod{
+		Name: object.Name, UID: object.UID, IP: object.Status.PodIP, Node: set.NodeName(object.Name), Role: set.Role, Revision: set.Revision,
+		Deleting: !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Trouble: trouble(object), Ordinal: -1,
+	}
+	if _, ordinal, ok := cutOrdinal(object.Name); ok {
 		pod.Ordinal = ordinal
 	}
 	for _, condition := range object.Status.Conditions {
@@ -141,125 +199,191 @@ func podOf(emqx *v2beta1.EMQX, object *corev1.Pod) Pod {
 			pod.ContainersReady = isTrue
 		case v2beta1.ConditionOnServing:
 			pod.OnServing = isTrue
+			pod.GateContainer, _ = strings.CutPrefix(condition.Reason, gatePrefix)
 		default: // Others decide nothing here.
 		}
 	}
 	for _, status := range object.Status.ContainerStatuses {
 		if status.Name == resources.EMQXContainer {
-			pod.ContainerRunning = status.State.Running != nil
+			pod.ContainerRunning, pod.Container = status.State.Running != nil, shortID(status.ContainerID)
 		}
 	}
 	return pod
 }
 
-// trouble is why a pod's containers do not run, in Kubernetes' words and, after a crash, in the last words of the
-// container; empty when there is nothing to say.
-func trouble(pod *corev1.Pod) string {
-	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		if words := containerTrouble(status); words != "" {
-			return "container " + status.Name + ": " + words
-		}
+// cutOrdinal splits the name of a pod into that of its set and its ordinal.
+func cutOrdinal(pod string) (set string, ordinal int, ok bool) {
+	i := strings.LastIndexByte(pod, '-')
+	if i < 0 {
+		return "", 0, false
 	}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
-			return condition.Reason + ": " + condition.Message
-		}
-	}
-	return ""
+	ordinal, err := strconv.Atoi(pod[i+1:])
+	return pod[:i], ordinal, err == nil && ordinal >= 0
 }
 
-func containerTrouble(status corev1.ContainerStatus) string {
-	waiting, ended := status.State.Waiting, status.State.Terminated
-	var words []string
-	if waiting != nil && waiting.Reason != "ContainerCreating" && waiting.Reason != "PodInitializing" {
-		words = append(words, waiting.Reason, waiting.Message)
-	}
-	if waiting != nil && ended == nil {
-		ended = status.LastTerminationState.Terminated
-	}
-	if ended != nil && ended.ExitCode != 0 {
-		words = append(words, fmt.Sprintf("exit code %d", ended.ExitCode), lastLine(ended.Message))
-	}
-	return strings.Join(slices.DeleteFunc(words, func(word string) bool { return word == "" }), ": ")
+// shortID is an ID of a container as people know it: containerd://5d8c… without the runtime, and not longer than needed.
+func shortID(id string) string {
+	id = id[strings.LastIndexByte(id, '/')+1:]
+	return id[:min(len(id), 12)]
 }
 
-const maxLastLine = 300
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	line := strings.TrimSpace(lines[len(lines)-1])
-	return line[:min(len(line), maxLastLine)]
-}
-
-func gatherServices(caches *informers.Caches, s *Snapshot) (map[resources.ServiceKind]Service, error) {
-	services := map[resources.ServiceKind]Service{}
+func gatherServices(caches *informers.Caches, s *machine.Snapshot) error {
+	s.Services = map[resources.ServiceKind]machine.Service{}
 	for _, kind := range resources.ServiceKinds() {
 		object, ok := caches.Services.Get(cache.ObjectName{Namespace: s.EMQX.Namespace, Name: resources.ServiceName(s.EMQX, kind)})
-		if !ok || !metav1.IsControlledBy(object, s.EMQX) {
+		if !ok {
 			continue
 		}
-		service := Service{Revision: object.Spec.Selector[v2beta1.LabelPodTemplateHash], State: Outdated}
-		if set := s.set(service.Revision); set != nil {
-			desired, err := resources.Service(s.EMQX, kind, service.Revision, set.Ports)
-			if err != nil {
-				return nil, err
-			}
-			if service.State, err = stateOf(object, desired); err != nil {
-				return nil, err
-			}
+		if !metav1.IsControlledBy(object, s.EMQX) && foreign(s, "Service", object, resources.ServiceEnabled(s.EMQX, kind)) {
+			s.Services[kind] = machine.Service{State: machine.Unavailable}
+			continue
 		}
-		var err error
-		if service.Endpoints, err = endpointsOf(caches, object); err != nil {
-			return nil, err
+		service, err := serviceOf(caches, s, kind, object)
+		if err != nil {
+			return err
 		}
-		if service.Revision == "" {
-			if service.Inheritance, err = inheritance(object); err != nil {
-				return nil, fmt.Errorf("take over Service %s/%s: %w", object.Namespace, object.Name, err)
-			}
-		}
-		services[kind] = service
+		s.Services[kind] = service
 	}
-	return services, nil
+	return nil
 }
 
-func endpointsOf(caches *informers.Caches, service *corev1.Service) ([]Endpoint, error) {
+func serviceOf(caches *informers.Caches, s *machine.Snapshot, kind resources.ServiceKind, object *corev1.Service) (machine.Service, error) {
+	service := machine.Service{Revision: object.Spec.Selector[v2beta1.LabelPodTemplateHash], State: machine.Outdated,
+		Ours: object.Annotations[resources.AnnotationAppliedHash] != ""}
+	for _, set := range s.Sets {
+		if set.Revision != service.Revision || set.Revision == "" || set.Orphaned {
+			continue
+		}
+		desired, err := resources.Service(s.EMQX, kind, service.Revision, set.Ports)
+		if err != nil {
+			return service, err
+		}
+		if service.State, err = stateOf(object, desired); err != nil {
+			return service, err
+		}
+		// An extra key in the selector would be more than is wanted, and lead to fewer pods.
+		if len(object.Spec.Selector) != len(desired.Spec.Selector) {
+			service.State = machine.Outdated
+		}
+	}
+	var err error
+	if service.Endpoints, err = endpointsOf(caches, object); err != nil {
+		return service, err
+	}
+	if service.Revision == "" {
+		if service.Inheritance, err = inheritance(object); err != nil {
+			return service, fmt.Errorf("take over Service %s/%s: %w", object.Namespace, object.Name, err)
+		}
+	}
+	return service, nil
+}
+
+func endpointsOf(caches *informers.Caches, service *corev1.Service) ([]machine.Endpoint, error) {
 	found, err := caches.EndpointSlices.ControlledBy(service.Namespace, service.UID)
 	if err != nil {
 		return nil, fmt.Errorf("list the EndpointSlices of %s/%s: %w", service.Namespace, service.Name, err)
 	}
-	var endpoints []Endpoint
+	var endpoints []machine.Endpoint
 	for _, slice := range found {
-		for _, endpoint := range slice.Endpoints {
-			if endpoint.TargetRef == nil {
-				continue
-			}
-			ready := endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready
-			endpoints = append(endpoints, Endpoint{PodUID: endpoint.TargetRef.UID, Ready: ready})
-		}
+		endpoints = append(endpoints, endpointsIn(slice)...)
 	}
 	return endpoints, nil
 }
 
-func headlessState(caches *informers.Caches, emqx *v2beta1.EMQX) (ObjectState, error) {
-	object, ok := caches.Services.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: emqx.HeadlessServiceName()})
-	if !ok {
-		return Missing, nil
+func endpointsIn(slice *discoveryv1.EndpointSlice) []machine.Endpoint {
+	var endpoints []machine.Endpoint
+	for _, endpoint := range slice.Endpoints {
+		if endpoint.TargetRef == nil {
+			continue
+		}
+		ready := endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready
+		endpoints = append(endpoints, machine.Endpoint{PodUID: endpoint.TargetRef.UID, Ready: ready})
 	}
-	return stateOf(object, resources.HeadlessService(emqx))
+	return endpoints
 }
 
-func stateOf(live, desired any) (ObjectState, error) {
+// gatherOthers tells how the objects stand that belong to no revision, or are only there or not.
+func gatherOthers(caches *informers.Caches, s *machine.Snapshot) {
+	emqx := s.EMQX
+	s.Headless = machine.Missing
+	if object, ok := caches.Services.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: emqx.HeadlessServiceName()}); ok {
+		s.Headless = machine.Unavailable
+		if metav1.IsControlledBy(object, emqx) || !foreign(s, "Service", object, true) {
+			s.Headless, _ = stateOf(object, resources.HeadlessService(emqx)) // What cannot be compared is outdated.
+		}
+	}
+	s.CookieSecret = presence(s, "Secret", &caches.Secrets, emqx.NodeCookieSecretName())
+	s.KeysSecret = presence(s, "Secret", &caches.Secrets, emqx.BootstrapAPIKeySecretName())
+	s.ConfigMaps = map[string]machine.ObjectState{}
+	for _, name := range configMapsOf(caches, s) {
+		if state := presence(s, "ConfigMap", &caches.ConfigMaps, name); state != machine.Missing {
+			s.ConfigMaps[name] = state
+		}
+	}
+	name := emqx.CoreSetName(s.Wanted[machine.Core].Revision)
+	ours := slices.ContainsFunc(s.Sets, func(set machine.Set) bool { return set.Name == name })
+	if object, ok := caches.StatefulSets.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: name}); ok && !ours {
+		foreign(s, "StatefulSet", object, true)
+	}
+}
+
+// configMapsOf are the names of the ConfigMaps that the sets and the target need, and of those that are the resource's.
+func configMapsOf(caches *informers.Caches, s *machine.Snapshot) []string {
+	var names []string
+	for _, set := range s.Sets {
+		names = append(names, set.ConfigMap)
+	}
+	if revision := s.Wanted[machine.Core].Revision; revision != "" {
+		names = append(names, s.EMQX.RevisionConfigMapName(revision))
+	}
+	owned, err := caches.ConfigMaps.ControlledBy(s.EMQX.Namespace, s.EMQX.UID)
+	if err == nil {
+		for _, object := range owned {
+			names = append(names, object.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// foreign notes an object that has a name which the cluster needs and that is not the cluster's. One that a person made
+// again, with our labels and without an owner, is taken for ours.
+func foreign(s *machine.Snapshot, kind string, object metav1.Object, needed bool) bool {
+	controller := metav1.GetControllerOfNoCopy(object)
+	if controller == nil && object.GetLabels()[v2beta1.LabelInstance] == s.EMQX.Name {
+		return false
+	}
+	if !needed {
+		return true
+	}
+	taken := machine.Taken{Kind: kind, Name: object.GetName()}
+	if controller != nil {
+		taken.Owner = controller.Kind + " " + controller.Name
+		taken.Former = controller.Kind == v2beta1.Kind && controller.Name == s.EMQX.Name
+	}
+	s.Taken = append(s.Taken, taken)
+	return true
+}
+
+func stateOf(live, desired any) (machine.ObjectState, error) {
 	current, err := resources.Covers(live, desired)
 	if err != nil || !current {
-		return Outdated, err
+		return machine.Outdated, err
 	}
-	return Current, nil
+	return machine.Current, nil
 }
 
-// presence is for objects of which only the metadata is kept: they are there, or not.
-func presence(kind *informers.Cache[*metav1.PartialObjectMetadata], emqx *v2beta1.EMQX, name string) ObjectState {
-	if _, ok := kind.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: name}); ok {
-		return Current
+// presence is for objects of which only the metadata is kept: they are there, or not. A Secret that a person made again
+// has no owner, and need not have our labels.
+func presence(s *machine.Snapshot, kind string, objects *informers.Cache[*metav1.PartialObjectMetadata], name string) machine.ObjectState {
+	object, ok := objects.Get(cache.ObjectName{Namespace: s.EMQX.Namespace, Name: name})
+	switch {
+	case !ok:
+		return machine.Missing
+	case metav1.IsControlledBy(object, s.EMQX), metav1.GetControllerOfNoCopy(object) == nil && kind == "Secret":
+		return machine.Current
+	case foreign(s, kind, object, true):
+		return machine.Unavailable
 	}
-	return Missing
+	return machine.Current
 }

@@ -30,8 +30,13 @@ func renewal(emqx *v2beta1.EMQX) ([]byte, error) {
 	kept := v2beta1.EMQXStatus{CoreNodesStatus: v2beta1.EMQXNodesStatus{
 		CurrentRevision: emqx.Status.CoreNodesStatus.CurrentRevision, UpdateRevision: emqx.Status.CoreNodesStatus.UpdateRevision,
 	}}
-	// A replaced resource version has the API server refuse the patch when the object has changed since.
-	return json.Marshal([]jsonPatch{{"replace", "/status", kept}, {"replace", "/metadata/resourceVersion", emqx.ResourceVersion}})
+	return replacement(emqx, kept)
+}
+
+// replacement is a patch that replaces a status as a whole. The resource version in it has the API server refuse it when the
+// object has changed since.
+func replacement(emqx *v2beta1.EMQX, status v2beta1.EMQXStatus) ([]byte, error) {
+	return json.Marshal([]jsonPatch{{"replace", "/status", status}, {"replace", "/metadata/resourceVersion", emqx.ResourceVersion}})
 }
 
 // jsonPatch is an operation of a JSON patch (RFC 6902).

@@ -12,6 +12,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // metrics are what Prometheus is told. Counters and histograms are kept; gauges are computed when they are scraped, so
@@ -26,6 +27,7 @@ type metrics struct {
 	wakes         *prometheus.CounterVec
 	emqxRequests  *prometheus.CounterVec
 	emqxSeconds   *prometheus.HistogramVec
+	panics        *prometheus.CounterVec
 	statusWrites  prometheus.Counter
 	eventsWritten prometheus.Counter
 }
@@ -58,11 +60,13 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		emqxSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: metricsPrefix + "emqx_request_duration_seconds", Help: "How long requests to EMQX nodes took.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"operation"}),
+		// where: sync, driver, handler
+		panics:        counter("panics_total", "Panics that were taken for errors of one cluster, by where they were.", "where"),
 		statusWrites:  prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "status_writes_total", Help: "Writes of the status of EMQX resources."}),
 		eventsWritten: prometheus.NewCounter(prometheus.CounterOpts{Name: metricsPrefix + "events_total", Help: "Events told about EMQX resources."}),
 	}
 	registry.MustRegister(m.syncs, m.syncSeconds, m.stale, m.actions, m.transitions, m.phaseSeconds, m.wakes, m.emqxRequests,
-		m.emqxSeconds, m.statusWrites, m.eventsWritten)
+		m.emqxSeconds, m.panics, m.statusWrites, m.eventsWritten)
 	return m
 }
 
@@ -159,7 +163,7 @@ func (g *gauges) collectCluster(out chan<- prometheus.Metric, emqx *v2beta1.EMQX
 		gauge(g.phase, truth(emqx.Status.Phase == phase), string(phase))
 	}
 	gauge(g.paused, truth(emqx.Spec.UpdateStrategy.Paused))
-	if reason := stalledReason(emqx.Status); reason != "" {
+	if reason := machine.StalledReason(emqx.Status); reason != "" {
 		gauge(g.stalled, 1, reason)
 	}
 	gauge(g.clients, float64(emqx.Status.Clients))
@@ -193,23 +197,23 @@ func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) 
 		if node.Seen.IsZero() {
 			continue // Unknown is not zero.
 		}
-		evacuation := evacuate.Status{}
+		var connRate, sessRate int32
 		if node.Evacuation != nil {
-			evacuation = *node.Evacuation
+			connRate, sessRate = node.Evacuation.ConnEvictRate, node.Evacuation.SessEvictRate
 			gauge(g.nodeEnd, float64(time.Now().Add(remaining(emqx, node)).UnixMilli())/1000)
 		}
 		gauge(g.seenAt, float64(node.Seen.UnixMilli())/1000)
 		gauge(g.nodeClients, float64(node.Info.LiveConnections.Value))
 		gauge(g.nodeSessions, float64(node.Info.Connections.Value))
-		gauge(g.nodeConnRate, float64(evacuation.ConnEvictRate))
-		gauge(g.nodeSessRate, float64(evacuation.SessEvictRate))
+		gauge(g.nodeConnRate, float64(connRate))
+		gauge(g.nodeSessRate, float64(sessRate))
 	}
 }
 
 // remaining is how long a node that is being evacuated will take to be empty at its own rates.
 func remaining(emqx *v2beta1.EMQX, node evacuate.NodeObservation) time.Duration {
 	waitTakeover := time.Duration(emqx.Spec.UpdateStrategy.EvacuationStrategy.WaitTakeover) * time.Second
-	return evacuate.Remaining([]evacuate.NodeObservation{node}, rate(node.Evacuation.ConnEvictRate), rate(node.Evacuation.SessEvictRate), waitTakeover)
+	return evacuate.Remaining([]evacuate.NodeObservation{node}, node.Evacuation.ConnEvictRate, node.Evacuation.SessEvictRate, waitTakeover)
 }
 
 func truth(value bool) float64 {

@@ -62,7 +62,7 @@ func (w *simWorld) inherit(history, otherImage bool) {
 // buildForeign makes what emqx-operator 2.x makes: Services that select all core nodes, and sets without the annotations
 // of this operator.
 func (w *simWorld) buildForeign(revision string, replicas int32) {
-	set, err := resources.StatefulSet(w.template, resources.CoreSet{Revision: revision, Replicas: replicas, Ports: resources.Ports{
+	set, err := resources.StatefulSet(w.template, resources.CoreSet{Revision: revision, Replicas: replicas, ConfigMap: w.template.ConfigMapName(), Ports: resources.Ports{
 		Dashboard: []resources.Port{{Name: "dashboard", Number: 18083, Protocol: corev1.ProtocolTCP}},
 	}})
 	w.must(err, "render a set")

@@ -13,7 +13,7 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
@@ -97,7 +97,7 @@ func (w *simWorld) leadsToOnly(service corev1.Service, revision string) bool {
 
 // checkStart is invariants 2 and 4: no eviction before the slices hold the update revision alone, and never more than
 // the rates that were asked for.
-func (w *simWorld) checkStart(n *simNode, evacuation evacuate.Evacuation) {
+func (w *simWorld) checkStart(n *simNode, evacuation emqx.Evacuation) {
 	w.note("evacuation of %s starts: %d/s to %v", n.name, evacuation.ConnEvictRate, evacuation.Recipients)
 	for _, slice := range w.slices() {
 		for _, endpoint := range slice.Endpoints {

@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
@@ -26,7 +26,7 @@ type simNode struct {
 }
 
 type simEvacuation struct {
-	state            evacuate.State
+	state            emqx.State
 	conn, sess       int32
 	waitTakeover     time.Duration
 	recipients       []string // Empty after a restart: the broker does not store them.
@@ -73,7 +73,7 @@ func (w *simWorld) tickEMQX() {
 			w.members[n.name] = true
 			if n.stored != nil {
 				restored := *n.stored
-				restored.state, restored.recipients, restored.nextTick = evacuate.StateEvictingConns, nil, w.now()
+				restored.state, restored.recipients, restored.nextTick = emqx.StateEvictingConns, nil, w.now()
 				n.evac = &restored
 			}
 		}
@@ -107,29 +107,29 @@ func (w *simWorld) secretPassword() (string, bool) {
 func (w *simWorld) tickEvacuation(n *simNode) {
 	e := n.evac
 	switch e.state {
-	case evacuate.StateWaitingHealthCheck:
-		e.state, e.nextTick = evacuate.StateEvictingConns, w.now()
-	case evacuate.StateEvictingConns:
+	case emqx.StateWaitingHealthCheck:
+		e.state, e.nextTick = emqx.StateEvictingConns, w.now()
+	case emqx.StateEvictingConns:
 		if w.now().Before(e.nextTick) {
 			return
 		}
 		e.nextTick = e.nextTick.Add(time.Second)
 		if w.live(n) == 0 {
-			e.state, e.until = evacuate.StateWaitingTakeover, w.now().Add(e.waitTakeover)
+			e.state, e.until = emqx.StateWaitingTakeover, w.now().Add(e.waitTakeover)
 			return
 		}
 		w.evict(n, int(e.conn))
-	case evacuate.StateWaitingTakeover:
+	case emqx.StateWaitingTakeover:
 		if !w.now().Before(e.until) {
-			e.state, e.nextTick = evacuate.StateEvictingSessions, w.now()
+			e.state, e.nextTick = emqx.StateEvictingSessions, w.now()
 		}
-	case evacuate.StateEvictingSessions:
+	case emqx.StateEvictingSessions:
 		if w.now().Before(e.nextTick) {
 			return
 		}
 		e.nextTick = e.nextTick.Add(time.Second)
 		w.moveSessions(n, e)
-	case evacuate.StateProhibiting:
+	case emqx.StateProhibiting:
 	}
 }
 
@@ -144,7 +144,7 @@ func (w *simWorld) evict(n *simNode, rate int) {
 
 func (w *simWorld) moveSessions(n *simNode, e *simEvacuation) {
 	if w.sessions(n) == 0 {
-		e.state = evacuate.StateProhibiting
+		e.state = emqx.StateProhibiting
 		return
 	}
 	recipients := w.available(n, e)
@@ -202,7 +202,7 @@ func (w *simWorld) kill(n *simNode) {
 // The simulated EMQX as the driver sees it.
 
 // reach is a request that reaches a node, with an API key that the cluster knows.
-func (w *simWorld) reach(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials) (*simNode, error) {
+func (w *simWorld) reach(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*simNode, error) {
 	n, err := w.connectTo(ctx, node)
 	if err != nil {
 		return nil, err
@@ -210,13 +210,13 @@ func (w *simWorld) reach(ctx context.Context, node evacuate.Node, credentials ev
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if credentials.Secret != w.password {
-		return nil, fmt.Errorf("%w: simulated", evacuate.ErrUnauthorized)
+		return nil, fmt.Errorf("%w: simulated", emqx.ErrUnauthorized)
 	}
 	return n, nil
 }
 
 // connectTo is a request that reaches a node.
-func (w *simWorld) connectTo(ctx context.Context, node evacuate.Node) (*simNode, error) {
+func (w *simWorld) connectTo(ctx context.Context, node emqx.Node) (*simNode, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requests["emqx"]++
@@ -224,11 +224,11 @@ func (w *simWorld) connectTo(ctx context.Context, node evacuate.Node) (*simNode,
 		return nil, ctx.Err()
 	}
 	if w.operator.dead {
-		return nil, fmt.Errorf("%w: the operator is dead", evacuate.ErrSilent)
+		return nil, fmt.Errorf("%w: the operator is dead", emqx.ErrSilent)
 	}
 	n := w.byURL(node.URL)
 	if n == nil || !n.up(w.now()) {
-		return nil, fmt.Errorf("%w: connection refused", evacuate.ErrSilent)
+		return nil, fmt.Errorf("%w: connection refused", emqx.ErrSilent)
 	}
 	if frozen := n.frozen.Sub(w.now()); frozen > 0 {
 		w.mu.Unlock()
@@ -240,11 +240,11 @@ func (w *simWorld) connectTo(ctx context.Context, node evacuate.Node) (*simNode,
 		timer.Stop()
 		w.mu.Lock()
 		if w.now().Before(n.frozen) || ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: no answer in time", evacuate.ErrSilent)
+			return nil, fmt.Errorf("%w: no answer in time", emqx.ErrSilent)
 		}
 	}
 	if n.dead {
-		return nil, fmt.Errorf("%w: connection reset", evacuate.ErrSilent)
+		return nil, fmt.Errorf("%w: connection reset", emqx.ErrSilent)
 	}
 	return n, nil
 }
@@ -260,21 +260,21 @@ func (w *simWorld) byURL(url string) *simNode {
 
 type simAPI struct{ w *simWorld }
 
-func (a simAPI) Info(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials) (evacuate.NodeInfo, error) {
+func (a simAPI) Info(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.NodeInfo, error) {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
-		return evacuate.NodeInfo{}, err
+		return emqx.NodeInfo{}, err
 	}
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	return evacuate.NodeInfo{
+	return emqx.NodeInfo{
 		Node: n.name, Status: "running", Role: "core", Version: "6.0.1",
-		Connections:     evacuate.Count{Value: a.w.sessions(n), Known: true},
-		LiveConnections: evacuate.Count{Value: a.w.live(n), Known: true},
+		Connections:     emqx.Count{Value: a.w.sessions(n), Known: true},
+		LiveConnections: emqx.Count{Value: a.w.live(n), Known: true},
 	}, nil
 }
 
-func (a simAPI) Members(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials) ([]string, error) {
+func (a simAPI) Members(ctx context.Context, node emqx.Node, credentials emqx.Credentials) ([]string, error) {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
 		return nil, err
@@ -293,7 +293,7 @@ func (a simAPI) Members(ctx context.Context, node evacuate.Node, credentials eva
 	return names, nil
 }
 
-func (a simAPI) Available(ctx context.Context, node evacuate.Node) (bool, error) {
+func (a simAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
 	n, err := a.w.connectTo(ctx, node)
 	if err != nil {
 		return false, err
@@ -303,12 +303,12 @@ func (a simAPI) Available(ctx context.Context, node evacuate.Node) (bool, error)
 	return !n.refuses(), nil
 }
 
-func (a simAPI) ListenerRunning(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials, _ string) (bool, error) {
+func (a simAPI) ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, _ string) (bool, error) {
 	_, err := a.w.reach(ctx, node, credentials)
 	return err == nil, err
 }
 
-func (a simAPI) Evacuation(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials) (*evacuate.Status, error) {
+func (a simAPI) Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*emqx.EvacuationStatus, error) {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
 		return nil, err
@@ -318,7 +318,7 @@ func (a simAPI) Evacuation(ctx context.Context, node evacuate.Node, credentials 
 	if n.evac == nil {
 		return nil, nil
 	}
-	status := &evacuate.Status{
+	status := &emqx.EvacuationStatus{
 		State: n.evac.state, ConnEvictRate: n.evac.conn, SessEvictRate: n.evac.sess,
 		InitialConnected: n.evac.initial, InitialSessions: n.evac.initSes,
 	}
@@ -328,7 +328,7 @@ func (a simAPI) Evacuation(ctx context.Context, node evacuate.Node, credentials 
 	return status, nil
 }
 
-func (a simAPI) Start(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials, evacuation evacuate.Evacuation) error {
+func (a simAPI) Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
 		return err
@@ -341,11 +341,11 @@ func (a simAPI) Start(ctx context.Context, node evacuate.Node, credentials evacu
 	}
 	for _, recipient := range evacuation.Recipients {
 		if other := a.w.nodes[recipient]; other == nil || other.dead || !other.joined || other.refuses() {
-			return fmt.Errorf("%w: %s", evacuate.ErrRecipients, recipient)
+			return fmt.Errorf("%w: %s", emqx.ErrRecipients, recipient)
 		}
 	}
 	n.evac = &simEvacuation{
-		state: evacuate.StateWaitingHealthCheck, conn: evacuation.ConnEvictRate, sess: evacuation.SessEvictRate,
+		state: emqx.StateWaitingHealthCheck, conn: evacuation.ConnEvictRate, sess: evacuation.SessEvictRate,
 		waitTakeover: evacuation.WaitTakeover, recipients: evacuation.Recipients,
 		initial: int32(a.w.live(n)), initSes: int32(a.w.sessions(n)),
 	}
@@ -354,7 +354,7 @@ func (a simAPI) Start(ctx context.Context, node evacuate.Node, credentials evacu
 	return a.w.lostAnswer(n)
 }
 
-func (a simAPI) Stop(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials) error {
+func (a simAPI) Stop(ctx context.Context, node emqx.Node, credentials emqx.Credentials) error {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
 		return err
@@ -365,7 +365,7 @@ func (a simAPI) Stop(ctx context.Context, node evacuate.Node, credentials evacua
 	return a.w.lostAnswer(n)
 }
 
-func (a simAPI) ForceLeave(ctx context.Context, node evacuate.Node, credentials evacuate.Credentials, member string) error {
+func (a simAPI) ForceLeave(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) error {
 	n, err := a.w.reach(ctx, node, credentials)
 	if err != nil {
 		return err

@@ -310,7 +310,7 @@ func (w *simWorld) pick() string {
 	return names[w.rng.IntN(len(names))]
 }
 
-func (w *simWorld) nodeName(pod string) string { return w.template.CoreNodeName(pod) }
+func (w *simWorld) nodeName(pod string) string { return "emqx@" + pod + "." + w.template.NodeDomain() }
 
 func (w *simWorld) uid() types.UID {
 	w.uids++

@@ -24,9 +24,10 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // The simulation runs the whole operator, informers, queue and driver included, in virtual time against a simulated
@@ -162,7 +163,7 @@ func (w *simWorld) chance(kind string, n uint64) bool {
 
 func (w *simWorld) lostAnswer(n *simNode) error {
 	if !w.calm && w.chance("answer of "+n.name, 20) {
-		return fmt.Errorf("%w: simulated: the answer was lost", evacuate.ErrSilent)
+		return fmt.Errorf("%w: simulated: the answer was lost", emqx.ErrSilent)
 	}
 	return nil
 }
@@ -252,7 +253,7 @@ func (w *simWorld) until(what string, limit time.Duration) {
 func (w *simWorld) settled() bool {
 	emqx := w.resource()
 	_, planned := w.startAt["calm"]
-	return (w.calm || !planned) && emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == stateReady
+	return (w.calm || !planned) && emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == machine.StateReady
 }
 
 // plan draws what will happen.

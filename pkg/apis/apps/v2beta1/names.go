@@ -1,6 +1,9 @@
 package v2beta1
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Labels of everything that belongs to an EMQX resource.
 const (
@@ -43,8 +46,12 @@ func (e *EMQX) DashboardServiceName() string { return e.Name + "-dashboard" }
 // ListenersServiceName is the name of the Service that clients connect to.
 func (e *EMQX) ListenersServiceName() string { return e.Name + "-listeners" }
 
-// ConfigMapName is the name of the ConfigMap with emqx.conf.
+// ConfigMapName is the name of the ConfigMap with emqx.conf of sets that were made before each revision had one of its
+// own, by emqx-operator 2.x among others.
 func (e *EMQX) ConfigMapName() string { return e.Name + "-configs" }
+
+// RevisionConfigMapName is the name of the ConfigMap with emqx.conf of a revision.
+func (e *EMQX) RevisionConfigMapName(revision string) string { return e.ConfigMapName() + "-" + revision }
 
 // NodeCookieSecretName is the name of the Secret with the cookie that nodes share.
 func (e *EMQX) NodeCookieSecretName() string { return e.Name + "-node-cookie" }
@@ -57,11 +64,32 @@ func (e *EMQX) CoreSetName(revision string) string {
 	return fmt.Sprintf("%s-core-%s", e.Name, revision)
 }
 
-// CoreNodeName is the name of the EMQX node in a core pod.
-func (e *EMQX) CoreNodeName(pod string) string {
+// CoreRevision is the revision of a set of core nodes by its name; false when the name is not that of one.
+func (e *EMQX) CoreRevision(set string) (string, bool) {
+	revision, ok := strings.CutPrefix(set, e.CoreSetName(""))
+	return revision, ok && revision != ""
+}
+
+// NodeDomain is the DNS domain that the pods of a new set get: the names of EMQX nodes end in it.
+func (e *EMQX) NodeDomain() string {
 	domain := e.Spec.ClusterDomain
 	if domain == "" {
 		domain = "cluster.local"
 	}
-	return fmt.Sprintf("emqx@%s.%s.%s.svc.%s", pod, e.HeadlessServiceName(), e.Namespace, domain)
+	return fmt.Sprintf("%s.%s.svc.%s", e.HeadlessServiceName(), e.Namespace, domain)
+}
+
+// ResourceOf is the name of the resource that would make an object of the given name; empty when none would.
+func ResourceOf(object string) string {
+	for _, suffix := range []string{"-headless", "-dashboard", "-listeners", "-node-cookie", "-bootstrap-api-key", "-configs"} {
+		if name, ok := strings.CutSuffix(object, suffix); ok {
+			return name
+		}
+	}
+	for _, infix := range []string{"-core-", "-configs-"} {
+		if i := strings.LastIndex(object, infix); i > 0 {
+			return object[:i]
+		}
+	}
+	return ""
 }

@@ -87,6 +87,18 @@ type EMQXStatus struct {
 	NodeEvacuationsStatus []NodeEvacuationStatus `json:"nodeEvacuationsStatus,omitempty"`
 }
 
+// LimitedBy says what decides how fast connections are evicted.
+// +kubebuilder:validation:Enum=connEvictRate;maxUnavailableClients
+type LimitedBy string
+
+// What decides how fast connections are evicted.
+const (
+	// LimitedByRate: the rate that the user allows.
+	LimitedByRate LimitedBy = "connEvictRate"
+	// LimitedByClients: how many clients may be away at once.
+	LimitedByClients LimitedBy = "maxUnavailableClients"
+)
+
 // UpgradeStatus tells of an upgrade.
 type UpgradeStatus struct {
 	// From is the revision that served when the upgrade began; empty for a first installation.
@@ -128,9 +140,22 @@ type UpgradeStatus struct {
 	// ClientsPerSecond is how many clients leave the outgoing nodes a second at present.
 	// +optional
 	ClientsPerSecond int64 `json:"clientsPerSecond,omitempty"`
-	// HeldTime is since when evictions are stopped because too many evicted clients are missing.
+	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
+	// to now is what counts for evacuationStrategy.deadlineSeconds.
+	// +optional
+	EvacuationStartedTime *metav1.MicroTime `json:"evacuationStartedTime,omitempty"`
+	// ConnEvictRate is how many connections are evicted a second at present, over all nodes.
+	// +optional
+	ConnEvictRate int32 `json:"connEvictRate,omitempty"`
+	// LimitedBy says what decides that: connEvictRate or maxUnavailableClients of the evacuation strategy.
+	// +optional
+	LimitedBy LimitedBy `json:"limitedBy,omitempty"`
+	// HeldTime is since when evictions are stopped.
 	// +optional
 	HeldTime *metav1.MicroTime `json:"heldTime,omitempty"`
+	// HeldReason says in a word why they are, such as ClientsAway.
+	// +optional
+	HeldReason string `json:"heldReason,omitempty"`
 	// EstimatedEndTime is when the last outgoing node will be empty, at the present rates.
 	// +optional
 	EstimatedEndTime *metav1.Time `json:"estimatedEndTime,omitempty"`

@@ -651,6 +651,10 @@ func (in *UpgradeStatus) DeepCopyInto(out *UpgradeStatus) {
 		in, out := &in.ClientsTotalTime, &out.ClientsTotalTime
 		*out = (*in).DeepCopy()
 	}
+	if in.EvacuationStartedTime != nil {
+		in, out := &in.EvacuationStartedTime, &out.EvacuationStartedTime
+		*out = (*in).DeepCopy()
+	}
 	if in.HeldTime != nil {
 		in, out := &in.HeldTime, &out.HeldTime
 		*out = (*in).DeepCopy()

@@ -650,18 +650,30 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: clientsTotalTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: connEvictRate
+      type:
+        scalar: numeric
     - name: estimatedEndTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: evacuationStartedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
     - name: finishedTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
     - name: from
       type:
         scalar: string
+    - name: heldReason
+      type:
+        scalar: string
     - name: heldTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: limitedBy
+      type:
+        scalar: string
     - name: pausedSeconds
       type:
         scalar: numeric

@@ -5,6 +5,7 @@
 package v2beta1
 
 import (
+	appsv2beta1 "github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -39,8 +40,17 @@ type UpgradeStatusApplyConfiguration struct {
 	ClientsMoved *int64 `json:"clientsMoved,omitempty"`
 	// ClientsPerSecond is how many clients leave the outgoing nodes a second at present.
 	ClientsPerSecond *int64 `json:"clientsPerSecond,omitempty"`
-	// HeldTime is since when evictions are stopped because too many evicted clients are missing.
+	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
+	// to now is what counts for evacuationStrategy.deadlineSeconds.
+	EvacuationStartedTime *v1.MicroTime `json:"evacuationStartedTime,omitempty"`
+	// ConnEvictRate is how many connections are evicted a second at present, over all nodes.
+	ConnEvictRate *int32 `json:"connEvictRate,omitempty"`
+	// LimitedBy says what decides that: connEvictRate or maxUnavailableClients of the evacuation strategy.
+	LimitedBy *appsv2beta1.LimitedBy `json:"limitedBy,omitempty"`
+	// HeldTime is since when evictions are stopped.
 	HeldTime *v1.MicroTime `json:"heldTime,omitempty"`
+	// HeldReason says in a word why they are, such as ClientsAway.
+	HeldReason *string `json:"heldReason,omitempty"`
 	// EstimatedEndTime is when the last outgoing node will be empty, at the present rates.
 	EstimatedEndTime *v1.Time `json:"estimatedEndTime,omitempty"`
 }
@@ -155,11 +165,43 @@ func (b *UpgradeStatusApplyConfiguration) WithClientsPerSecond(value int64) *Upg
 	return b
 }
 
+// WithEvacuationStartedTime sets the EvacuationStartedTime field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the EvacuationStartedTime field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithEvacuationStartedTime(value v1.MicroTime) *UpgradeStatusApplyConfiguration {
+	b.EvacuationStartedTime = &value
+	return b
+}
+
+// WithConnEvictRate sets the ConnEvictRate field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ConnEvictRate field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithConnEvictRate(value int32) *UpgradeStatusApplyConfiguration {
+	b.ConnEvictRate = &value
+	return b
+}
+
+// WithLimitedBy sets the LimitedBy field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LimitedBy field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithLimitedBy(value appsv2beta1.LimitedBy) *UpgradeStatusApplyConfiguration {
+	b.LimitedBy = &value
+	return b
+}
+
 // WithHeldTime sets the HeldTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the HeldTime field is set to the value of the last call.
 func (b *UpgradeStatusApplyConfiguration) WithHeldTime(value v1.MicroTime) *UpgradeStatusApplyConfiguration {
 	b.HeldTime = &value
+	return b
+}
+
+// WithHeldReason sets the HeldReason field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HeldReason field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithHeldReason(value string) *UpgradeStatusApplyConfiguration {
+	b.HeldReason = &value
 	return b
 }
 

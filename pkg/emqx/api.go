@@ -1,4 +1,4 @@
-package evacuate
+package emqx
 
 import (
 	"context"
@@ -22,8 +22,8 @@ const (
 	StateProhibiting        State = "prohibiting"
 )
 
-// Status is an evacuation that runs, as the node tells it.
-type Status struct {
+// EvacuationStatus is an evacuation that runs, as the node tells it.
+type EvacuationStatus struct {
 	// State is where it stands.
 	State State
 	// ConnEvictRate and SessEvictRate are a second's worth of connections and sessions.
@@ -119,7 +119,7 @@ func (c *Client) ListenerRunning(ctx context.Context, node Node, credentials Cre
 }
 
 // Evacuation asks a node for its own evacuation: GET /load_rebalance/status. It is nil when there is none.
-func (c *Client) Evacuation(ctx context.Context, node Node, credentials Credentials) (*Status, error) {
+func (c *Client) Evacuation(ctx context.Context, node Node, credentials Credentials) (*EvacuationStatus, error) {
 	var answer struct {
 		Status     string   `json:"status"`
 		Process    string   `json:"process"`
@@ -140,7 +140,7 @@ func (c *Client) Evacuation(ctx context.Context, node Node, credentials Credenti
 	if err != nil || answer.Status != "enabled" || answer.Process != "evacuation" {
 		return nil, err
 	}
-	return &Status{
+	return &EvacuationStatus{
 		State: answer.State, ConnEvictRate: answer.ConnRate, SessEvictRate: answer.SessRate, Recipients: answer.Recipients,
 		InitialConnected: answer.Stats.InitialConnected, InitialSessions: answer.Stats.InitialSessions,
 		CurrentConnected: answer.Stats.CurrentConnected, CurrentSessions: answer.Stats.CurrentSessions,
@@ -195,4 +195,14 @@ func (c *Client) ForceLeave(ctx context.Context, node Node, credentials Credenti
 		return nil
 	}
 	return err
+}
+
+// Evacuation is how a node is to be evacuated.
+type Evacuation struct {
+	// ConnEvictRate and SessEvictRate are how many connections and sessions leave the node a second, at least 1 each.
+	ConnEvictRate, SessEvictRate int32
+	// WaitTakeover is how long clients may take their sessions over by themselves; EMQX counts whole seconds.
+	WaitTakeover time.Duration
+	// Recipients are the nodes that take its sessions, never empty and never a node that does not answer.
+	Recipients []string
 }

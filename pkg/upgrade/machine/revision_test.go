@@ -1,6 +1,13 @@
-package upgrade
+package machine
 
 import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,9 +33,9 @@ func revision(t *testing.T, change func(*v2beta1.EMQX)) string {
 	change(emqx)
 	config, err := resources.ParseConfig(emqx.Spec.Config.Data)
 	require.NoError(t, err)
-	got, _, err := revisionOf(emqx, config.Ports)
+	got, err := TargetOf(emqx, config.Ports, nil)
 	require.NoError(t, err)
-	return got
+	return got.Revision
 }
 
 // TestRevisionIsForEver is invariant 8: a new version of the operator names the revision of an old resource as the old
@@ -66,6 +73,76 @@ func TestRevision(t *testing.T) {
 		t.Run(test.reason, func(t *testing.T) {
 			require.Equal(t, test.same, revision(t, test.change) == base)
 		})
+	}
+}
+
+// TestRevisionsAreComparedByMeaning is invariant 8: what was written down by another version of the operator, or with other
+// types, is the same revision when it means the same.
+func TestRevisionsAreComparedByMeaning(t *testing.T) {
+	added := map[int][]string{2: {"core.env[].secretRef", "runtimeClass"}}
+	for _, test := range []struct {
+		reason string
+		a, b   string
+		same   bool
+	}{
+		{"to the letter", `{"image":"a"}`, `{"image":"a"}`, true},
+		{"in another order", `{"image":"a","labels":{"x":"y"}}`, `{"labels":{"x":"y"},"image":"a"}`, true},
+		{"a quantity in another form", `{"core":{"resources":{"limits":{"cpu":"1000m"}}}}`, `{"core":{"resources":{"limits":{"cpu":"1"}}}}`, true},
+		{"nothing and an empty list", `{"core":{"env":[]}}`, `{"core":{}}`, true},
+		{"another image", `{"image":"a"}`, `{"image":"b"}`, false},
+		{"a field that the writer did not know", `{"image":"a"}`, `{"version":2,"image":"a","runtimeClass":"x"}`, true},
+		{"one in a list", `{"core":{"env":[{"name":"A"}]}}`, `{"version":2,"core":{"env":[{"name":"A","secretRef":"x"}]}}`, true},
+		{"a known field beside it", `{"core":{"env":[{"name":"A"}]}}`, `{"version":2,"core":{"env":[{"name":"B","secretRef":"x"}]}}`, false},
+		{"what cannot be read is nothing", `{`, `{"image":"a"}`, false},
+	} {
+		t.Run(test.reason, func(t *testing.T) { require.Equal(t, test.same, sameIntentBut(test.a, test.b, added)) })
+	}
+	both := sameIntentBut(`{"version":2,"core":{"env":[{"name":"A"}]}}`, `{"version":2,"core":{"env":[{"name":"A","value":"x"}]}}`, added)
+	require.False(t, both, "a field that both knew counts")
+}
+
+// TestFieldsOfIntents notices when a change of our types or of Kubernetes' adds fields to what a revision stands for.
+func TestFieldsOfIntents(t *testing.T) {
+	golden := filepath.Join("testdata", "intent-fields.txt")
+	var paths []string
+	fieldsOf(reflect.TypeFor[intent](), "", &paths)
+	slices.Sort(paths)
+	got := strings.Join(slices.Compact(paths), "\n") + "\n"
+	if *update {
+		require.NoError(t, os.WriteFile(golden, []byte(got), 0o600))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got, "give introduced() the fields that were added, under the next version, and run with -update")
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// fieldsOf collects the paths of a type's fields, by their JSON names.
+func fieldsOf(kind reflect.Type, path string, paths *[]string) {
+	switch kind.Kind() {
+	case reflect.Pointer:
+		fieldsOf(kind.Elem(), path, paths)
+	case reflect.Slice, reflect.Array:
+		if kind.Elem().Kind() != reflect.Uint8 {
+			fieldsOf(kind.Elem(), path+"[]", paths)
+		}
+	case reflect.Struct:
+		if reflect.PointerTo(kind).Implements(reflect.TypeFor[json.Marshaler]()) || kind.Implements(reflect.TypeFor[json.Marshaler]()) {
+			return
+		}
+		for field := range kind.Fields() {
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+			below := strings.TrimPrefix(path+"."+name, ".")
+			switch {
+			case options == "inline" || field.Anonymous && name == "":
+				fieldsOf(field.Type, path, paths)
+			case name != "-" && name != "":
+				*paths = append(*paths, below)
+				fieldsOf(field.Type, below, paths)
+			}
+		}
+	default: // A value.
 	}
 }
 

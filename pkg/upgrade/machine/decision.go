@@ -1,4 +1,4 @@
-package upgrade
+package machine
 
 import (
 	"time"
@@ -18,33 +18,43 @@ type Decision struct {
 	Upgrade v2beta1.UpgradeStatus
 	// Why says, when the phase changes, what led to it.
 	Why string
-	// Actions are carried out in order, up to the first that fails.
-	Actions []Action
-	// Goal is what EMQX shall be like; nil leaves the driver's goal as it is.
-	Goal *evacuate.Goal
-	// Waiting says in a sentence what the phase waits for; empty when it does not wait.
-	Waiting string
+	// Groups are what is to be done in Kubernetes. They are independent of each other.
+	Groups []Group
+	// Goal is what EMQX shall be like.
+	Goal evacuate.Goal
+	// Waiting says what the phase waits for; zero when it does not wait.
+	Waiting Lack
+	// Unknown says what cannot be known at rest, and is waited for by nobody; zero when all is known.
+	Unknown Lack
 	// Stalled says why only a person can help; nil when that is not so.
-	Stalled *Problem
+	Stalled *Lack
 	// Notices are things that the user should know, told by an event once a generation.
-	Notices []Problem
+	Notices []Lack
 	// Paused tells that the user holds the cluster.
 	Paused bool
 	// After is when to look again even if nothing happens; zero for never.
 	After time.Duration
-	// Gone tells that the resource is being deleted: nothing is written any more.
+	// Gone tells that the resource is being deleted: only its status is written any more.
 	Gone bool
 }
 
-// Problem is a reason, for machines, and a message, for people.
-type Problem struct {
-	// Reason is one CamelCase word.
+// Lack is something that is not as it must be. The zero value is no lack.
+type Lack struct {
+	// Reason is one CamelCase word, for machines: conditions, events and metrics.
 	Reason string
-	// Message says cause and remedy.
+	// Message is for people: what is lacking and, where a person can help, how.
 	Message string
 }
 
+// None reports whether nothing is lacking.
+func (l Lack) None() bool { return l == Lack{} }
+
+// Group is a number of actions that build on each other: the first that fails ends the group, and no other.
+type Group []Action
+
 // Action is something to be done in Kubernetes. The set of its kinds is closed.
+//
+//sumtype:decl
 type Action interface{ isAction() }
 
 // CreateCookieSecret makes the Secret with the nodes' cookie, a new one, unless it exists.
@@ -54,27 +64,41 @@ type CreateCookieSecret struct{}
 // is known.
 type CreateKeysSecret struct{}
 
-// ApplyConfigMap writes emqx.conf from the specification.
-type ApplyConfigMap struct{}
+// ApplyConfigMap writes emqx.conf from the specification to the ConfigMap of the given name.
+type ApplyConfigMap struct{ Name, Revision string }
+
+// DeleteConfigMap removes the ConfigMap of a revision that has no set any more.
+type DeleteConfigMap struct{ Name string }
 
 // ApplyHeadlessService writes the Service through which nodes find each other.
 type ApplyHeadlessService struct{}
 
-// CreateSet makes the set of the update revision.
+// CreateSet makes the set of a target revision.
 type CreateSet struct{ Set resources.CoreSet }
+
+// SetRef names a set as it was seen: what is written to another, or to one that has changed since, is refused.
+type SetRef struct {
+	Name            string
+	UID             types.UID
+	ResourceVersion string
+}
 
 // ScaleSet gives a set its number of pods.
 type ScaleSet struct {
-	Name      string
-	UID       types.UID
+	SetRef
 	Replicas  int32
 	NodeCount int32
 }
 
+// RelabelSet gives a set back its labels and its owner.
+type RelabelSet struct {
+	SetRef
+	Revision string
+}
+
 // AdoptSet notes on a set that another operator made what this one notes when it makes a set.
 type AdoptSet struct {
-	Name       string
-	UID        types.UID
+	SetRef
 	At         time.Time
 	Intent     string
 	ConfigHash string
@@ -83,13 +107,15 @@ type AdoptSet struct {
 
 // MarkServing notes on a set that it is about to serve.
 type MarkServing struct {
-	Name string
-	UID  types.UID
-	At   time.Time
+	SetRef
+	At time.Time
 }
 
 // DeleteSet removes a set that has no pods.
-type DeleteSet struct {
+type DeleteSet struct{ SetRef }
+
+// DeletePod removes a pod that its set left behind.
+type DeletePod struct {
 	Name string
 	UID  types.UID
 }
@@ -115,19 +141,29 @@ type SetGate struct {
 	Pod     string
 	UID     types.UID
 	Serving bool
-	Message string
+	// Container is the one that the gate is opened for.
+	Container string
+	Message   string
 }
 
 func (CreateCookieSecret) isAction()   {}
 func (CreateKeysSecret) isAction()     {}
 func (ApplyConfigMap) isAction()       {}
+func (DeleteConfigMap) isAction()      {}
 func (ApplyHeadlessService) isAction() {}
 func (CreateSet) isAction()            {}
 func (ScaleSet) isAction()             {}
+func (RelabelSet) isAction()           {}
 func (AdoptSet) isAction()             {}
 func (MarkServing) isAction()          {}
 func (DeleteSet) isAction()            {}
+func (DeletePod) isAction()            {}
 func (ApplyService) isAction()         {}
 func (InheritService) isAction()       {}
 func (DeleteService) isAction()        {}
 func (SetGate) isAction()              {}
+
+// ref names a set as it was seen.
+func (set Set) ref() SetRef {
+	return SetRef{Name: set.Name, UID: set.UID, ResourceVersion: set.ResourceVersion}
+}

@@ -1,4 +1,4 @@
-package upgrade
+package machine
 
 import (
 	"fmt"
@@ -7,11 +7,11 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
-// actionName is the name of an action's kind, for metrics and logs.
-func actionName(action Action) string { return reflect.TypeOf(action).Name() }
+// NameOf is the name of an action's kind, for metrics and logs.
+func NameOf(action Action) string { return reflect.TypeOf(action).Name() }
 
-// describe says what an action does to which object, for errors.
-func describe(s Snapshot, action Action) string {
+// Describe says what an action does to which object, for errors.
+func Describe(s Snapshot, action Action) string {
 	name := func(object string) string { return s.EMQX.Namespace + "/" + object }
 	switch a := action.(type) {
 	case CreateCookieSecret:
@@ -19,7 +19,13 @@ func describe(s Snapshot, action Action) string {
 	case CreateKeysSecret:
 		return "create Secret " + name(s.EMQX.BootstrapAPIKeySecretName())
 	case ApplyConfigMap:
-		return "apply ConfigMap " + name(s.EMQX.ConfigMapName())
+		return "apply ConfigMap " + name(a.Name)
+	case DeleteConfigMap:
+		return "delete ConfigMap " + name(a.Name)
+	case RelabelSet:
+		return "give StatefulSet " + name(a.Name) + " its labels and its owner back"
+	case DeletePod:
+		return "delete pod " + name(a.Name)
 	case ApplyHeadlessService:
 		return "apply Service " + name(s.EMQX.HeadlessServiceName())
 	case InheritService:
@@ -41,5 +47,5 @@ func describe(s Snapshot, action Action) string {
 	case SetGate:
 		return "write the readiness gate of pod " + name(a.Pod)
 	}
-	return actionName(action)
+	return NameOf(action)
 }

@@ -1,0 +1,146 @@
+package machine
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+)
+
+const (
+	// departedAfter is how long evictions must have been stopped, and nobody have come back, for those who are missing to
+	// have left for good: twice the longest back-off that clients are known to have.
+	departedAfter = time.Minute
+	// rateWindow is over how long the clients that leave a second are counted.
+	rateWindow = 5 * time.Second
+	// defaultRate is the schema's default, for objects that were stored without one.
+	defaultRate = 1000
+)
+
+func rate(asked int32) int32 {
+	if asked < 1 {
+		return defaultRate
+	}
+	return asked
+}
+
+// liveClients is the number of clients of the cluster. A node that does not answer counts with what was last known.
+func liveClients(s Snapshot) int64 {
+	told := map[string]int64{}
+	for _, node := range s.EMQX.Status.CoreNodes {
+		told[node.Node] = node.LiveConnections
+	}
+	var total int64
+	for _, pod := range s.pods() {
+		node, seen := s.Observation.Nodes[pod.Node]
+		switch {
+		case s.stopped(pod):
+		case seen && !node.Seen.IsZero():
+			total += node.Info.LiveConnections.Value
+		default:
+			total += told[pod.Node]
+		}
+	}
+	return total
+}
+
+func (s *Snapshot) observations(pods []Pod) []evacuate.NodeObservation {
+	nodes := make([]evacuate.NodeObservation, 0, len(pods))
+	for _, pod := range pods {
+		nodes = append(nodes, s.node(pod))
+	}
+	return nodes
+}
+
+// maxUnavailable is how many clients may be away at once, of so many when the evacuation began.
+func maxUnavailable(s Snapshot, baseline int64) int64 {
+	limit := intstr.FromString("10%")
+	if asked := s.strategy().MaxUnavailableClients; asked != nil {
+		limit = *asked
+	}
+	value, err := intstr.GetScaledValueFromIntOrPercent(&limit, int(baseline), true)
+	if err != nil {
+		return 0 // The schema lets nothing pass that is no number or percentage: the least rather than a guess.
+	}
+	return int64(value)
+}
+
+// follow lets the baseline follow the number of clients when those who are missing have left for good: they must not hold
+// an upgrade for ever.
+func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
+	live, held := liveClients(s), upgrade.HeldTime
+	if held == nil || upgrade.HeldReason != clientsAway {
+		return
+	}
+	if evacuate.Departed(s.observations(s.pods()), s.Now, held.Time, departedAfter, upgrade.ClientsTotal-live) {
+		upgrade.ClientsTotal, upgrade.ClientsTotalTime = live, at(s.Now)
+	}
+}
+
+// pace is how fast connections may be evicted now.
+func pace(s Snapshot, upgrade v2beta1.UpgradeStatus) evacuate.Pace {
+	limit := maxUnavailable(s, upgrade.ClientsTotal)
+	return evacuate.PaceOf(evacuate.PaceInput{
+		Baseline: upgrade.ClientsTotal, Live: liveClients(s), Limit: limit, ConnEvictRate: rate(s.strategy().ConnEvictRate),
+		Held:   upgrade.HeldTime != nil && upgrade.HeldReason == clientsAway,
+		Prompt: evacuate.Prompt(s.observations(s.leaving()), s.observations(s.pods()), s.Now, upgrade.ClientsTotal, limit),
+	})
+}
+
+// clientsAway is the reason of a hold because too many clients are away.
+const clientsAway = "ClientsAway"
+
+// holdReason says why no connection may be evicted now.
+func holdReason(s Snapshot, upgrade v2beta1.UpgradeStatus, pace evacuate.Pace) Lack {
+	if lack := unobserved(s); !lack.None() {
+		return lack
+	}
+	if lack := servingSilent(s); !lack.None() {
+		return lack
+	}
+	if len(recipients(s)) == 0 {
+		return Lack{"NoRecipients", "a node that stays to answer and to take clients"}
+	}
+	if pace.Hold {
+		return Lack{clientsAway, fmt.Sprintf("evicted clients to come back: %d of %d are away, evictions are stopped", pace.Away, upgrade.ClientsTotal)}
+	}
+	return Lack{}
+}
+
+// recipients are the nodes that take sessions: those that stay, answer and take clients.
+func recipients(s Snapshot) []string {
+	var names []string
+	for _, pod := range s.staying() {
+		if node := s.node(pod); node.Running() && node.Available && !pod.Deleting {
+			names = append(names, pod.Node)
+		}
+	}
+	return names
+}
+
+// plan splits the rates over the leaving nodes. With hold no connection is evicted.
+func plan(s Snapshot, tick int32, hold bool) map[string]evacuate.Order {
+	input := evacuate.PlanInput{
+		ConnEvictRate: tick, SessEvictRate: rate(s.strategy().SessEvictRate),
+		WaitTakeover: time.Duration(s.strategy().WaitTakeover) * time.Second,
+		Recipients:   recipients(s), Hold: hold,
+	}
+	told := map[string]v2beta1.NodeEvacuationStatus{}
+	for _, status := range s.EMQX.Status.NodeEvacuationsStatus {
+		told[status.Node] = status
+	}
+	for _, pod := range s.leaving() {
+		if s.stopped(pod) {
+			continue
+		}
+		node := evacuate.PlanNode{Name: pod.Node, Observation: s.node(pod)}
+		if status, ok := told[pod.Node]; ok {
+			node.StatusConnRate, node.StatusSessRate = status.ConnectionEvictionRate, status.SessionEvictionRate
+		}
+		input.Leaving = append(input.Leaving, node)
+	}
+	return evacuate.Plan(input)
+}

@@ -1,0 +1,58 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+// pending judges what the specification asks for against what is there.
+//
+//	waits for  nothing: guards have seen to it that the specification is valid and its revision known
+//	does       adopts what another operator built; names what will change
+//	then       Provisioning, or Done when nothing changes
+func pending(s Snapshot) Decision {
+	if groups := adopt(s); len(groups) > 0 {
+		decision := do(s, serve(s), Lack{"Adopting", "what another operator built to be adopted"}, groups...)
+		decision.Why = "the cluster of another operator is adopted as it stands"
+		return decision
+	}
+	why := difference(s)
+	if why == "" {
+		return finish(s, "the cluster is as the specification asks")
+	}
+	decision := advance(s, serve(s), v2beta1.PhaseProvisioning, why)
+	decision.Upgrade = v2beta1.UpgradeStatus{
+		From: s.currentRevision(), To: s.target(Core).Revision, StartedTime: at(s.Now), PhaseStartedTime: at(s.Now),
+	}
+	return decision
+}
+
+// difference says in what the cluster differs from the specification; empty when in nothing.
+func difference(s Snapshot) string {
+	target, current := s.target(Core), s.currentRevision()
+	set := s.targetSet(Core)
+	by := ""
+	if s.Editor != "" {
+		by = " (edited by " + s.Editor + ")"
+	}
+	switch {
+	case current == "" && set == nil:
+		return "first installation of revision " + target.Revision + by
+	case current == "":
+		return "revision " + target.Revision + " does not serve yet" + by
+	case current != target.Revision:
+		what := ""
+		if serving := s.set(current); serving != nil && !serving.foreign() {
+			what = ": " + changes(serving.Intent, target.Intent)
+		}
+		return fmt.Sprintf("revision %s instead of %s%s%s", target.Revision, current, what, by)
+	case set == nil:
+		return "the set of revision " + target.Revision + " is gone"
+	case set.Replicas < target.Replicas:
+		return fmt.Sprintf("%d nodes instead of %d%s", target.Replicas, set.Replicas, by)
+	case len(s.leavingSets()) > 0:
+		return fmt.Sprintf("%d sets of other revisions are left", len(s.leavingSets()))
+	}
+	return ""
+}

@@ -1,0 +1,86 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+)
+
+// provisioning builds the nodes that stay.
+//
+//	waits for  every pod that stays to be Ready, every node of them to run in one cluster with all nodes that answer, its
+//	           listeners to be up and clients to be welcome; and for no node that serves to be silent
+//	does       writes the configuration, creates or enlarges the sets, removes those that never served; notes on a set
+//	           that it is about to serve
+//	then       Switching
+func provisioning(s Snapshot) Decision {
+	for _, role := range s.roles() {
+		target, set := s.target(role), s.targetSet(role)
+		if set == nil {
+			return do(s, serve(s), Lack{"SetMissing", "the set of revision " + target.Revision + " to be created"}, create(s, role)...)
+		}
+		if set.Replicas < target.Replicas {
+			lack := Lack{"SetTooSmall", fmt.Sprintf("set %s to have %d nodes", set.Name, target.Replicas)}
+			return do(s, serve(s), lack, Group{scale(s, *set)})
+		}
+		if lack := unready(s, *set); !lack.None() {
+			decision := do(s, serve(s), lack, retire(s)...)
+			decision.After = soonest(decision.After, max(0, creationGrace-inPhase(s)))
+			return decision
+		}
+	}
+	if lack := servingSilent(s); !lack.None() {
+		return wait(s, serve(s), lack)
+	}
+	if groups := mark(s); len(groups) > 0 {
+		return do(s, serve(s), Lack{"NotMarked", "the sets to be marked as serving"}, groups...)
+	}
+	target := s.target(Core)
+	return advance(s, serve(s), v2beta1.PhaseSwitching, fmt.Sprintf("all %d nodes of revision %s run in the cluster", target.Replicas, target.Revision))
+}
+
+// create makes the set of a role's target, after its configuration.
+func create(s Snapshot, role Role) []Group {
+	target := s.target(role)
+	name := s.EMQX.RevisionConfigMapName(target.Revision)
+	return append(retire(s), Group{
+		ApplyConfigMap{Name: name, Revision: target.Revision},
+		CreateSet{Set: resources.CoreSet{
+			Revision: target.Revision, Replicas: target.Replicas, Ports: s.Config.Ports, ConfigHash: s.ConfigHash, Intent: target.Intent, ConfigMap: name,
+		}},
+	})
+}
+
+// scale gives a target set the number of pods that is asked for.
+func scale(s Snapshot, set Set) Action {
+	replicas := s.target(set.Role).Replicas
+	return ScaleSet{SetRef: set.ref(), Replicas: replicas, NodeCount: max(set.NodeCount, replicas)}
+}
+
+// mark notes on the target sets that they are about to serve, whatever Services there are: from now on pods of them may
+// have clients. The last that was marked is the one that serves when no Service tells.
+func mark(s Snapshot) []Group {
+	var groups []Group
+	for _, role := range s.roles() {
+		set, latest := s.targetSet(role), true
+		for _, other := range s.Sets {
+			latest = latest && (other.Role != role || other.UID == set.UID || other.ServingSince.Before(set.ServingSince))
+		}
+		if set.ServingSince.IsZero() || !latest {
+			groups = append(groups, Group{MarkServing{SetRef: set.ref(), At: s.Now}})
+		}
+	}
+	return groups
+}
+
+// retire removes sets that never served: without eviction, since they never had a client.
+func retire(s Snapshot) []Group {
+	var groups []Group
+	for _, set := range s.leavingSets() {
+		if group := removeSet(s, set, 0); !s.served(set) && len(group) > 0 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}

@@ -1,0 +1,165 @@
+package machine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+)
+
+// creationGrace is how long the creation of pods may take before something must be in its way, such as a quota or a pod
+// security standard: only the set's events tell of it.
+const creationGrace = 30 * time.Second
+
+// Reasons why a node is not ready, the most telling first: of several nodes that lack something, the first of these is
+// told.
+const (
+	podTrouble      = "PodTrouble"
+	podMissing      = "PodMissing"
+	podDeleting     = "PodDeleting"
+	unauthorized    = "Unauthorized"
+	podStarting     = "PodStarting"
+	nodeSilent      = "NodeSilent"
+	nodeNotRunning  = "NodeNotRunning"
+	nodeEvacuated   = "NodeEvacuated"
+	nodeApart       = "NodeApart"
+	listenerDown    = "ListenerDown"
+	gateClosed      = "GateClosed"
+	nodeNotAsked    = "NodeNotAsked"
+	nodesNotReady   = "NodesNotReady"
+	servingIsSilent = "ServingNodeSilent"
+)
+
+func tellingFirst() []string {
+	return []string{podTrouble, podMissing, podDeleting, unauthorized, podStarting, nodeSilent, nodeNotRunning, nodeEvacuated,
+		nodeApart, listenerDown, gateClosed, nodeNotAsked}
+}
+
+// unready says what a set lacks to take clients.
+func unready(s Snapshot, set Set) Lack {
+	ready := 0
+	var told Lack
+	for ordinal := range int(s.target(set.Role).Replicas) {
+		lack := Lack{podMissing, "is not created yet"}
+		if inPhase(s) > creationGrace {
+			lack.Message += "; the events of StatefulSet " + set.Name + " say why"
+		}
+		if i := slices.IndexFunc(set.Pods, func(p Pod) bool { return p.Ordinal == ordinal }); i >= 0 {
+			lack = lacks(s, set, set.Pods[i])
+		}
+		rank := slices.Index(tellingFirst(), lack.Reason)
+		switch {
+		case lack.None():
+			ready++
+		case told.None() || rank < slices.Index(tellingFirst(), told.Reason):
+			told = Lack{lack.Reason, fmt.Sprintf("%s-%d %s", set.Name, ordinal, lack.Message)}
+		}
+	}
+	if !told.None() {
+		told.Message = fmt.Sprintf("nodes of revision %s to be ready: %d/%d: %s", set.Revision, ready, s.target(set.Role).Replicas, told.Message)
+	}
+	return told
+}
+
+// lacks says what a pod lacks to take clients.
+func lacks(s Snapshot, set Set, pod Pod) Lack {
+	node := s.node(pod)
+	switch {
+	case pod.Deleting:
+		return Lack{podDeleting, "is being deleted" + kept(pod.Finalizers)}
+	case pod.Trouble != "":
+		return Lack{podTrouble, "has trouble: " + pod.Trouble}
+	case !pod.ContainersReady:
+		return Lack{podStarting, "is starting"}
+	case node.Unauthorized:
+		return Lack{unauthorized, "does not know the operator's API key: " + node.Failure}
+	case notAsked(node):
+		return Lack{nodeNotAsked, "has not been asked yet"}
+	case !node.Known():
+		return Lack{nodeSilent, "does not answer" + silence(s, pod)}
+	case !node.Running():
+		return Lack{nodeNotRunning, "runs, but its EMQX is " + node.Info.Status}
+	case !node.Available:
+		return Lack{nodeEvacuated, "refuses clients, because an evacuation of it runs"}
+	}
+	if missing := notSeen(s, pod, node); missing != "" {
+		return Lack{nodeApart, "does not see " + missing + " in its cluster"}
+	}
+	if !joined(s, pod) {
+		return Lack{nodeApart, "has not been seen in the cluster by another member"}
+	}
+	for _, id := range listeners(set) {
+		if beforeSwitch(s) && !node.Listeners[id] {
+			return Lack{listenerDown, "does not run its listener " + id}
+		}
+	}
+	if !pod.Ready {
+		return Lack{gateClosed, "waits for its readiness gate"}
+	}
+	return Lack{}
+}
+
+// notAsked reports whether nothing was heard of a node because it was never asked.
+func notAsked(node evacuate.NodeObservation) bool { return node.Seen.IsZero() && node.Failure == "" }
+
+// servingSilent says which node that serves is silent without being known to be gone. While a member of the cluster is
+// frozen, clients cannot come back, on whatever node, and messages to its clients are lost.
+func servingSilent(s Snapshot) Lack {
+	for _, set := range s.Sets {
+		if !s.served(set) {
+			continue
+		}
+		for _, pod := range set.Pods {
+			if silent(s, pod) {
+				return Lack{servingIsSilent, fmt.Sprintf("node %s, which may have clients, to answer: it is silent%s; deleting its pod %s ends the wait",
+					pod.Node, silence(s, pod), pod.Name)}
+			}
+		}
+	}
+	return Lack{}
+}
+
+// silent reports whether a pod's node is a member of the cluster that does not answer and is not known to be gone.
+func silent(s Snapshot, pod Pod) bool {
+	node := s.node(pod)
+	return pod.ContainerRunning && pod.OnServing && !node.Known() && !node.Unauthorized && !notAsked(node) && !s.stopped(pod)
+}
+
+// notSeen names a node that answers and is not in one cluster with the given one; empty when there is none.
+func notSeen(s Snapshot, pod Pod, node evacuate.NodeObservation) string {
+	for _, other := range s.pods() {
+		witness := s.node(other)
+		if other.UID == pod.UID || !witness.Running() {
+			continue
+		}
+		if !sees(node, other) || !sees(witness, pod) {
+			return other.Node
+		}
+	}
+	return ""
+}
+
+// agree reports whether all nodes that answer see each other. While they do not, time alone can show who is right.
+func agree(s Snapshot) bool {
+	for _, pod := range s.pods() {
+		if node := s.node(pod); node.Running() && notSeen(s, pod, node) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func sees(node evacuate.NodeObservation, pod Pod) bool {
+	return slices.Contains(node.Members, pod.Node)
+}
+
+// blind reports whether this operator has not yet asked nodes that one before it told of: until it has, the last words
+// stand.
+func blind(s Snapshot) bool {
+	return slices.ContainsFunc(s.pods(), func(pod Pod) bool {
+		return pod.ContainerRunning && pod.IP != "" && notAsked(s.node(pod)) &&
+			slices.ContainsFunc(s.EMQX.Status.CoreNodes, func(told v2beta1.EMQXNode) bool { return told.PodUID == pod.UID })
+	})
+}

@@ -1,0 +1,159 @@
+package machine
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+)
+
+// upkeep keeps what is there as it shall be, in every phase, also while the cluster is paused, stalled or refused: the
+// gates first, then the Services, the sets and what belongs to no revision. Each is a group of its own: none can stop
+// another.
+func upkeep(s Snapshot) []Group {
+	groups := gates(s)
+	groups = append(groups, keepServices(s)...)
+	groups = append(groups, keepSets(s)...)
+	groups = append(groups, keepConfigMaps(s)...)
+	// With another cookie, nodes could not join those that run.
+	if s.CookieSecret == Missing && !s.anyRuns() {
+		groups = append(groups, Group{CreateCookieSecret{}})
+	}
+	if s.KeysSecret == Missing {
+		groups = append(groups, Group{CreateKeysSecret{}})
+	}
+	if s.Headless == Missing || s.Headless == Outdated {
+		groups = append(groups, Group{ApplyHeadlessService{}})
+	}
+	return groups
+}
+
+// keepSets gives sets back what strangers took: labels, owner, number of pods. A number that the user changed is no
+// stranger's doing; it is not put back where clients would be cut off.
+func keepSets(s Snapshot) []Group {
+	var groups []Group
+	for _, set := range s.Sets {
+		target := s.target(set.Role)
+		switch {
+		case set.Deleting || set.Orphaned:
+		case set.Mislabelled:
+			groups = append(groups, Group{RelabelSet{SetRef: set.ref(), Revision: set.Revision}})
+		case set.Revision != target.Revision || target.Replicas < 1:
+		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set):
+			groups = append(groups, Group{scale(s, set)})
+		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && allLeft(s, set):
+			// EMQX has forgotten the nodes that there were once more.
+			groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Replicas, NodeCount: set.Replicas}})
+		}
+	}
+	return groups
+}
+
+// scaledDown reports whether a target set that has served has fewer pods than it ever had and than is asked for: nobody
+// but a stranger takes any away. One that grows with the specification does so in Provisioning.
+func scaledDown(s Snapshot, set Set) bool {
+	return set.Replicas < s.target(set.Role).Replicas && set.Replicas < set.NodeCount && !set.ServingSince.IsZero()
+}
+
+// allLeft reports whether EMQX has forgotten the nodes that a set has no more.
+func allLeft(s Snapshot, set Set) bool {
+	for _, name := range absent(Snapshot{EMQX: s.EMQX, Wanted: s.Wanted, Sets: []Set{set}}) {
+		if !s.Observation.Left[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// keepConfigMaps puts back the ConfigMap of a set when the specification still says what was in it, and removes those of
+// revisions that have no set any more. A pod never starts with the configuration of another revision: what was in one that
+// was lost and cannot be told any more is not guessed.
+func keepConfigMaps(s Snapshot) []Group {
+	var groups []Group
+	needed := map[string]bool{s.EMQX.ConfigMapName(): true, s.EMQX.RevisionConfigMapName(s.target(Core).Revision): true}
+	for _, set := range s.Sets {
+		needed[set.ConfigMap] = true
+		if s.ConfigMaps[set.ConfigMap] == Missing && set.ConfigMap != "" && set.ConfigHash == s.ConfigHash && s.ConfigError == nil && !set.Deleting {
+			groups = append(groups, Group{ApplyConfigMap{Name: set.ConfigMap, Revision: set.Revision}})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.ConfigMaps)) {
+		if !needed[name] && s.ConfigMaps[name] == Current && s.ConfigError == nil {
+			groups = append(groups, Group{DeleteConfigMap{Name: name}})
+		}
+	}
+	return groups
+}
+
+// gates opens the readiness gate of pods whose nodes are in the cluster, and closes it for nodes that are known to be
+// out of it. Silence, an error or a missing entry closes no gate: that would empty the Service.
+func gates(s Snapshot) []Group {
+	var groups []Group
+	for _, pod := range s.pods() {
+		gate := SetGate{Pod: pod.Name, UID: pod.UID, Container: pod.Container}
+		in := joined(s, pod)
+		switch {
+		case pod.Deleting:
+			continue
+		case in && (!pod.OnServing && mayServe(s, pod) || pod.OnServing && pod.GateContainer != pod.Container):
+			gate.Serving, gate.Message = true, "the node runs in its cluster"
+		case pod.OnServing && restarted(pod) && !in:
+			gate.Message = "the container was started again and its node has not been seen in the cluster since"
+		case pod.OnServing && apart(s, pod):
+			gate.Message = "the node runs apart from the rest of its cluster"
+		default:
+			continue
+		}
+		groups = append(groups, Group{gate})
+	}
+	return groups
+}
+
+// mayServe reports whether a pod may get clients: a surplus one of a set that stays is on its way out.
+func mayServe(s Snapshot, pod Pod) bool {
+	target := s.target(pod.Role)
+	return pod.Revision != target.Revision || pod.Ordinal < int(target.Replicas)
+}
+
+// restarted reports whether a pod's gate was opened for a container before the one that runs. A core that boots takes
+// clients for a second before it joins.
+func restarted(pod Pod) bool {
+	return pod.GateContainer != "" && pod.Container != "" && pod.GateContainer != pod.Container
+}
+
+// joined reports whether another member has seen the pod's node running, and the node it. A core that boots takes
+// clients for a second before it joins its cluster and restarts its applications; only the join counts. A node that has
+// nobody beside it vouches for itself.
+func joined(s Snapshot, pod Pod) bool {
+	node := s.node(pod)
+	if !node.Running() {
+		return false
+	}
+	alone := true
+	for _, other := range s.pods() {
+		if other.UID == pod.UID || !other.ContainerRunning {
+			continue
+		}
+		alone = false
+		if witness := s.node(other); witness.Running() && sees(witness, pod) && sees(node, other) {
+			return true
+		}
+	}
+	return alone && s.target(pod.Role).Replicas == 1
+}
+
+// apart reports whether a node is known to be out of the cluster: it answers, another with a larger view answers, and
+// neither sees the other, although the node has answered since the other lost sight of it: a view from before would be
+// of a cluster that both were in. When all views are of one size, nobody is apart.
+func apart(s Snapshot, pod Pod) bool {
+	node := s.node(pod)
+	if !node.Running() || joined(s, pod) {
+		return false
+	}
+	return slices.ContainsFunc(s.pods(), func(other Pod) bool { return other.UID != pod.UID && farFrom(node, s.node(other), pod, other) })
+}
+
+func farFrom(node, witness evacuate.NodeObservation, pod, other Pod) bool {
+	return witness.Running() && len(witness.Members) > len(node.Members) &&
+		!sees(witness, pod) && !sees(node, other) && node.Seen.After(witness.MembersSince)
+}
