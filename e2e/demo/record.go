@@ -6,8 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
 // Record is a run's time series and figures, as written to a file.

@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/network"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 )
 
 const (

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
@@ -53,10 +53,10 @@ func Run(ctx context.Context, config Config) (figures Figures, err error) {
 		}
 		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
 		defer cancel()
-		failure := cluster.Down(down, cluster.DownOptions{Dir: config.Dir, Registry: config.Registry})
+		failure := localkube.Down(down, localkube.DownOptions{Dir: config.Dir, Registry: config.Registry})
 		if failure == nil {
 			r.say("the cluster is down; its logs are in %s", r.dir.Path("logs"))
-		} else if !errors.Is(failure, cluster.ErrNothingToStop) {
+		} else if !errors.Is(failure, localkube.ErrNothingToStop) {
 			err = errors.Join(err, fmt.Errorf("take the cluster down: %w", failure))
 		}
 	}()

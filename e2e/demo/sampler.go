@@ -10,7 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/network"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )

@@ -16,9 +16,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
@@ -39,7 +39,7 @@ func (r *run) setUp(ctx context.Context) error {
 	if r.dir, err = state.OpenDir(r.config.Dir); err != nil {
 		return err
 	}
-	err = cluster.Up(ctx, cluster.UpOptions{
+	err = localkube.Up(ctx, localkube.UpOptions{
 		Dir: r.config.Dir, Images: r.config.Images, ClusterBinary: r.config.ClusterBinary, Registry: r.config.Registry,
 		Progress: func(sentence string) { r.say("%s", sentence) },
 	})
@@ -49,7 +49,7 @@ func (r *run) setUp(ctx context.Context) error {
 	if r.state, err = r.dir.Load(); err != nil {
 		return err
 	}
-	if r.kube, err = cluster.Client(r.dir); err != nil {
+	if r.kube, err = localkube.Client(r.dir); err != nil {
 		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", r.dir.AdminKubeconfig())
@@ -173,7 +173,7 @@ func number(value *int32, zeroIsNone bool) any {
 
 // connect connects the clients and starts the messages. They live until ctx ends.
 func (r *run) connect(ctx context.Context) error {
-	address, err := cluster.Endpoint(ctx, r.dir, r.namespace, r.observer.latest().ListenersServiceName(), listenerPort)
+	address, err := localkube.Endpoint(ctx, r.dir, r.namespace, r.observer.latest().ListenersServiceName(), listenerPort)
 	if err != nil {
 		return err
 	}

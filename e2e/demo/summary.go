@@ -9,7 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/network"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 )
 
 const leaseName = "emqx-bg-operator"

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -66,7 +66,7 @@ func TestFrozenNodes(t *testing.T) {
 			}
 			signal := func(name string) error {
 				for _, pod := range frozen {
-					if _, err := cluster.Signal(ctx, e.Dir, e.State, e.Namespace, pod, "", name); err != nil {
+					if _, err := localkube.Signal(ctx, e.Dir, e.State, e.Namespace, pod, "", name); err != nil {
 						return err
 					}
 				}
@@ -105,7 +105,7 @@ func TestOperatorDies(t *testing.T) {
 			}
 			if phase == v2beta1.PhaseEvacuating {
 				// Its container is started again, and may lead again: it has the same name.
-				_, err := cluster.Signal(ctx, e.Dir, e.State, operatorNamespace, leader, "", "KILL")
+				_, err := localkube.Signal(ctx, e.Dir, e.State, operatorNamespace, leader, "", "KILL")
 				return err
 			}
 			if err := e.Kube.CoreV1().Pods(operatorNamespace).Delete(ctx, leader, metav1.DeleteOptions{}); err != nil {
