@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"bufio"
@@ -18,17 +18,23 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+)
+
+// Where the operator is.
+const (
+	OperatorNamespace = "emqx-bg-operator-system"
+	MetricsPort       = 8080
 )
 
 const (
-	operatorNamespace = "emqx-bg-operator-system"
-	operatorSelector  = "app.kubernetes.io/name=emqx-bg-operator"
-	operatorUsers     = "system:serviceaccount:" + operatorNamespace + ":"
-	metricsPort       = 8080
-	requestsMetric    = "emqx_bg_operator_emqx_requests_total"
-	maxMetricsBytes   = 16 << 20
+	operatorSelector = "app.kubernetes.io/name=emqx-bg-operator"
+	operatorUsers    = "system:serviceaccount:" + OperatorNamespace + ":"
+	requestsMetric   = "emqx_bg_operator_emqx_requests_total"
+	maxMetricsBytes  = 16 << 20
 )
 
 // RequestCount is how often something was asked.
@@ -55,8 +61,8 @@ type auditEvent struct {
 }
 
 // kubeRequests counts the operator's requests to kube-apiserver between two times, by verb and resource.
-func (r *run) kubeRequests(begin, end time.Time) ([]RequestCount, error) {
-	logs, err := filepath.Glob(r.dir.Path("audit*.log"))
+func kubeRequests(dir state.Dir, begin, end time.Time) ([]RequestCount, error) {
+	logs, err := filepath.Glob(dir.Path("audit*.log"))
 	if err != nil {
 		return nil, fmt.Errorf("find the audit log: %w", err)
 	}
@@ -121,8 +127,8 @@ func sorted(counts map[RequestCount]int) []RequestCount {
 
 // emqxRequests counts what the operator's pods have asked EMQX since they started, by pod and operation. Only the
 // leader asks, but who leads may change.
-func (r *run) emqxRequests(ctx context.Context) (map[string]map[string]int, error) {
-	pods, err := r.kube.CoreV1().Pods(operatorNamespace).List(ctx, metav1.ListOptions{LabelSelector: operatorSelector})
+func emqxRequests(ctx context.Context, kube kubernetes.Interface) (map[string]map[string]int, error) {
+	pods, err := kube.CoreV1().Pods(OperatorNamespace).List(ctx, metav1.ListOptions{LabelSelector: operatorSelector})
 	if err != nil {
 		return nil, fmt.Errorf("find the operator's pods: %w", err)
 	}
@@ -133,7 +139,7 @@ func (r *run) emqxRequests(ctx context.Context) (map[string]map[string]int, erro
 		if err != nil {
 			continue // It has not started.
 		}
-		counts[pod.Name], err = scrapeRequests(ctx, fmt.Sprintf("http://%s:%d/metrics", address, metricsPort))
+		counts[pod.Name], err = scrapeRequests(ctx, fmt.Sprintf("http://%s:%d/metrics", address, MetricsPort))
 		if err != nil {
 			return nil, fmt.Errorf("scrape pod %s: %w", pod.Name, err)
 		}
@@ -184,12 +190,4 @@ func difference(before, after map[string]map[string]int) []RequestCount {
 		}
 	}
 	return sorted(counts)
-}
-
-func total(counts []RequestCount) int {
-	sum := 0
-	for _, request := range counts {
-		sum += request.Count
-	}
-	return sum
 }

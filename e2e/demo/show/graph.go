@@ -1,4 +1,4 @@
-package demo
+package show
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 )
 
 // The picture's measures, in the units of its view box.
@@ -50,7 +52,7 @@ const graphStyle = `
 
 // Graph draws the clients during an upgrade as an SVG picture: stacked by revision as the nodes count them, with a line
 // of those connected as they count themselves, over the phases.
-func Graph(out io.Writer, record *Record) error {
+func Graph(out io.Writer, record *measure.Record) error {
 	g := &graph{record: record, begin: record.Figures.Patched}
 	g.from, g.to = -beforeSeconds, record.Figures.Seconds()+afterSeconds
 	g.most = float64(max(1, record.Figures.Clients)) * headroom
@@ -70,7 +72,7 @@ func Graph(out io.Writer, record *Record) error {
 
 // graph is a picture being drawn.
 type graph struct {
-	record   *Record
+	record   *measure.Record
 	begin    time.Time // Where the seconds are counted from.
 	from, to float64   // The seconds shown.
 	most     float64   // The number of clients at the top.
@@ -95,17 +97,17 @@ func (g *graph) y(clients float64) float64 {
 func (g *graph) open() {
 	f := &g.record.Figures
 	g.put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" role="img" aria-labelledby="t d">`, graphWidth, graphHeight)
-	g.put(`<title id="t">%s MQTT clients during a blue-green upgrade</title>`, count(f.Clients))
+	g.put(`<title id="t">%s MQTT clients during a blue-green upgrade</title>`, measure.Count(f.Clients))
 	g.put(`<desc id="d">Clients by revision over time, from %s to %s, with the phases of the upgrade. %s</desc>`,
 		html.EscapeString(f.From), html.EscapeString(f.To), html.EscapeString(caption(f)))
 	g.put("<style>%s</style>", graphStyle)
-	g.put(`<text class="title" x="%.0f" y="22">%s MQTT clients during a blue-green upgrade</text>`, plotLeft, count(f.Clients))
+	g.put(`<text class="title" x="%.0f" y="22">%s MQTT clients during a blue-green upgrade</text>`, plotLeft, measure.Count(f.Clients))
 	g.put(`<text class="dim" x="%.0f" y="41">%s</text>`, plotLeft, html.EscapeString(caption(f)))
 }
 
-func caption(f *Figures) string {
+func caption(f *measure.Figures) string {
 	return fmt.Sprintf("%s of %s messages lost, each client disconnected at most %s, Ready %.0f s after the patch; connEvictRate %s",
-		count(f.MessagesLost), count(f.MessagesAcknowledged), times(f.MaxDisconnects), f.Seconds(), count(f.ConnEvictRate))
+		measure.Count(f.MessagesLost), measure.Count(f.MessagesAcknowledged), times(f.MaxDisconnects), f.Seconds(), measure.Count(f.ConnEvictRate))
 }
 
 func times(n int64) string {
@@ -115,7 +117,7 @@ func times(n int64) string {
 	case 2:
 		return "twice"
 	default:
-		return count(n) + " times"
+		return measure.Count(n) + " times"
 	}
 }
 
@@ -158,7 +160,7 @@ func (g *graph) axes() {
 	step := niceStep(g.most / 4)
 	for clients := 0.0; clients <= g.most; clients += step {
 		g.put(`<line class="grid" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, plotLeft, g.y(clients), plotRight, g.y(clients))
-		g.put(`<text class="dim" x="%.1f" y="%.1f" text-anchor="end">%s</text>`, plotLeft-8, g.y(clients)+4, count(int(clients)))
+		g.put(`<text class="dim" x="%.1f" y="%.1f" text-anchor="end">%s</text>`, plotLeft-8, g.y(clients)+4, measure.Count(int(clients)))
 	}
 	step = niceStep((g.to - g.from) / 10)
 	for seconds := math.Ceil(g.from/step) * step; seconds <= g.to; seconds += step {

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"context"
@@ -29,9 +29,9 @@ type RevisionSample struct {
 	Clients map[string]int `json:"clients"`
 }
 
-// sampler asks every node for the number of its clients. A node that does not answer keeps its last number.
-type sampler struct {
-	run         *run
+// Sampler asks every node for the number of its clients. A node that does not answer keeps its last number.
+type Sampler struct {
+	observer    *Observer
 	client      *evacuate.Client
 	credentials evacuate.Credentials
 	tasks       sync.WaitGroup
@@ -43,10 +43,9 @@ type sampler struct {
 	samples []RevisionSample
 }
 
-// credentials reads the operator's key to the API of EMQX.
-func (r *run) credentials(ctx context.Context) (evacuate.Credentials, error) {
-	name := r.observer.latest().BootstrapAPIKeySecretName()
-	secret, err := r.kube.CoreV1().Secrets(r.namespace).Get(ctx, name, metav1.GetOptions{})
+// readCredentials reads the operator's key to the API of EMQX.
+func readCredentials(ctx context.Context, target Target, name string) (evacuate.Credentials, error) {
+	secret, err := target.Kube.CoreV1().Secrets(target.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return evacuate.Credentials{}, fmt.Errorf("read the API key from Secret %s: %w", name, err)
 	}
@@ -57,21 +56,24 @@ func (r *run) credentials(ctx context.Context) (evacuate.Credentials, error) {
 	return evacuate.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
 }
 
-// sample starts to ask the nodes, until ctx ends.
-func (r *run) sample(ctx context.Context) (*sampler, error) {
-	credentials, err := r.credentials(ctx)
+// Sample starts to ask the nodes, until ctx ends; Wait waits for that.
+func Sample(ctx context.Context, target Target, observer *Observer) (*Sampler, error) {
+	credentials, err := readCredentials(ctx, target, observer.Latest().BootstrapAPIKeySecretName())
 	if err != nil {
 		return nil, err
 	}
-	s := &sampler{
-		run: r, client: evacuate.NewClient(nil), credentials: credentials,
+	s := &Sampler{
+		observer: observer, client: evacuate.NewClient(nil), credentials: credentials,
 		counts: map[string]int{}, of: map[string]string{}, asking: map[string]bool{},
 	}
 	s.tasks.Go(func() { s.loop(ctx) })
 	return s, nil
 }
 
-func (s *sampler) loop(ctx context.Context) {
+// Wait waits until nobody is asked any more.
+func (s *Sampler) Wait() { s.tasks.Wait() }
+
+func (s *Sampler) loop(ctx context.Context) {
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	for {
@@ -85,8 +87,8 @@ func (s *sampler) loop(ctx context.Context) {
 }
 
 // tick puts the counts on record and asks nodes that are new.
-func (s *sampler) tick(ctx context.Context, now time.Time) {
-	pods := s.run.observer.present()
+func (s *Sampler) tick(ctx context.Context, now time.Time) {
+	pods := s.observer.present()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	there := map[string]bool{}
@@ -103,7 +105,7 @@ func (s *sampler) tick(ctx context.Context, now time.Time) {
 }
 
 // sum adds the counts of each revision's nodes.
-func (s *sampler) sum() map[string]int {
+func (s *Sampler) sum() map[string]int {
 	sums := map[string]int{}
 	for pod, count := range s.counts {
 		sums[s.of[pod]] += count
@@ -112,7 +114,7 @@ func (s *sampler) sum() map[string]int {
 }
 
 // ask asks one node again and again while its pod is there at that address.
-func (s *sampler) ask(ctx context.Context, pod podFacts, id string) {
+func (s *Sampler) ask(ctx context.Context, pod podFacts, id string) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.asking, id)
@@ -134,8 +136,8 @@ func (s *sampler) ask(ctx context.Context, pod podFacts, id string) {
 	}
 }
 
-func (s *sampler) stillThere(pod podFacts) bool {
-	for _, present := range s.run.observer.present() {
+func (s *Sampler) stillThere(pod podFacts) bool {
+	for _, present := range s.observer.present() {
 		if present.name == pod.name && present.ip == pod.ip {
 			return true
 		}
@@ -144,12 +146,12 @@ func (s *sampler) stillThere(pod podFacts) bool {
 }
 
 // clients asks the node of a pod how many clients it has.
-func (s *sampler) clients(ctx context.Context, pod podFacts) (int, error) {
+func (s *Sampler) clients(ctx context.Context, pod podFacts) (int, error) {
 	address, err := apiAddress(pod)
 	if err != nil {
 		return 0, err
 	}
-	node := evacuate.Node{Name: s.run.observer.latest().CoreNodeName(pod.name), URL: address}
+	node := evacuate.Node{Name: s.observer.Latest().CoreNodeName(pod.name), URL: address}
 	info, err := s.client.Info(ctx, node, s.credentials)
 	if err != nil {
 		return 0, err
@@ -158,6 +160,35 @@ func (s *sampler) clients(ctx context.Context, pod podFacts) (int, error) {
 		return 0, fmt.Errorf("%s does not know how many clients it has", pod.name)
 	}
 	return int(info.LiveConnections.Value), nil
+}
+
+// clientsOf asks the nodes of a revision for their clients until there are as many as expected, for a limited time.
+func (s *Sampler) clientsOf(ctx context.Context, revision string, expected int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	ticker := time.NewTicker(askInterval)
+	defer ticker.Stop()
+	for {
+		sum := 0
+		for _, pod := range s.observer.present() {
+			if pod.revision != revision {
+				continue
+			}
+			clients, err := s.clients(ctx, pod)
+			if err != nil {
+				return 0, fmt.Errorf("count the clients of revision %s: %w", revision, err)
+			}
+			sum += clients
+		}
+		if sum == expected {
+			return sum, nil
+		}
+		select {
+		case <-ctx.Done():
+			return sum, nil
+		case <-ticker.C:
+		}
+	}
 }
 
 // apiAddress is where the API of a pod's node is reached on this machine.
@@ -170,14 +201,14 @@ func apiAddress(pod podFacts) (string, error) {
 }
 
 // now returns the clients of each revision.
-func (s *sampler) now() map[string]int {
+func (s *Sampler) now() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sum()
 }
 
 // recorded returns the samples so far.
-func (s *sampler) recorded() []RevisionSample {
+func (s *Sampler) recorded() []RevisionSample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]RevisionSample(nil), s.samples...)

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"fmt"
@@ -115,13 +115,13 @@ func (f *Figures) check() {
 	}
 	inform := func(name, value string) { add(true, name, value, "") }
 
-	add(f.ClientsBack == f.Clients, "clients on revision "+f.To, count(f.ClientsBack), count(f.Clients))
-	add(f.MessagesLost == 0 && f.MessagesAcknowledged > 0, "messages lost", fmt.Sprintf("%s of %s", count(f.MessagesLost), count(f.MessagesAcknowledged)), "0")
-	inform("messages repeated", count(f.MessagesRepeated))
-	inform("sessions lost", count(f.SessionsLost))
-	add(f.MaxDisconnects <= 1, "most disconnects of a client", count(f.MaxDisconnects), "at most 1")
+	add(f.ClientsBack == f.Clients, "clients on revision "+f.To, Count(f.ClientsBack), Count(f.Clients))
+	add(f.MessagesLost == 0 && f.MessagesAcknowledged > 0, "messages lost", fmt.Sprintf("%s of %s", Count(f.MessagesLost), Count(f.MessagesAcknowledged)), "0")
+	inform("messages repeated", Count(f.MessagesRepeated))
+	inform("sessions lost", Count(f.SessionsLost))
+	add(f.MaxDisconnects <= 1, "most disconnects of a client", Count(f.MaxDisconnects), "at most 1")
 	away := int(AwayFactor * float64(f.ConnEvictRate))
-	add(f.MaxAway <= away, "most clients away at once", count(f.MaxAway), "at most "+count(away))
+	add(f.MaxAway <= away, "most clients away at once", Count(f.MaxAway), "at most "+Count(away))
 	share := fmt.Sprintf("%.1f %%", 100*f.LowestShare)
 	if float64(f.Clients-away) >= GentleShare*float64(f.Clients) {
 		add(f.LowestShare >= GentleShare, "lowest share connected", share, fmt.Sprintf("at least %.0f %%", 100*GentleShare))
@@ -200,8 +200,8 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// count writes a whole number with a comma every three digits.
-func count[T int | int32 | int64 | uint64](n T) string {
+// Count writes a whole number with a comma every three digits.
+func Count[T int | int32 | int64 | uint64](n T) string {
 	digits := fmt.Sprint(n)
 	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"context"
@@ -32,8 +32,8 @@ type podFacts struct {
 	gone               bool
 }
 
-// observer keeps what watches show of an EMQX resource, its pods and sets.
-type observer struct {
+// Observer keeps what watches show of an EMQX resource, its pods and sets.
+type Observer struct {
 	mu      sync.Mutex
 	changed chan struct{} // Closed, and another put in its place, at each change.
 	emqx    *v2beta1.EMQX
@@ -47,20 +47,20 @@ type observer struct {
 	stop         []func()
 }
 
-// observe starts to watch; close ends it.
-func (r *run) observe(ctx context.Context) (*observer, error) {
-	o := &observer{
+// Observe starts to watch; Close ends it.
+func Observe(ctx context.Context, target Target) (*Observer, error) {
+	o := &Observer{
 		changed: make(chan struct{}), pods: map[string]*podFacts{}, sets: map[string]bool{},
 		generationAt: map[int64]time.Time{}, sessionsLeft: map[string]int64{},
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	resources := externalversions.NewSharedInformerFactoryWithOptions(r.emqx, 0, externalversions.WithNamespace(r.namespace),
+	resources := externalversions.NewSharedInformerFactoryWithOptions(target.EMQX, 0, externalversions.WithNamespace(target.Namespace),
 		externalversions.WithTweakListOptions(func(options *metav1.ListOptions) {
-			options.FieldSelector = fields.OneTermEqualSelector("metadata.name", r.name).String()
+			options.FieldSelector = fields.OneTermEqualSelector("metadata.name", target.Name).String()
 		}))
-	objects := informers.NewSharedInformerFactoryWithOptions(r.kube, 0, informers.WithNamespace(r.namespace),
+	objects := informers.NewSharedInformerFactoryWithOptions(target.Kube, 0, informers.WithNamespace(target.Namespace),
 		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
-			options.LabelSelector = v2beta1.LabelInstance + "=" + r.name
+			options.LabelSelector = v2beta1.LabelInstance + "=" + target.Name
 		}))
 	handlers := map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		resources.Apps().V2beta1().EMQXes().Informer(): handle(o.sawEMQX, nil),
@@ -80,13 +80,14 @@ func (r *run) observe(ctx context.Context) (*observer, error) {
 	objects.Start(ctx.Done())
 	o.stop = []func(){cancel, resources.Shutdown, objects.Shutdown}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
-		o.close()
+		o.Close()
 		return nil, errors.New("the watches did not begin")
 	}
 	return o, nil
 }
 
-func (o *observer) close() {
+// Close ends the watches.
+func (o *Observer) Close() {
 	for _, stop := range o.stop {
 		stop()
 	}
@@ -113,7 +114,7 @@ func call[T any](f func(T), object any) {
 }
 
 // change runs f and tells everybody who waits.
-func (o *observer) change(f func()) {
+func (o *Observer) change(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f()
@@ -122,7 +123,7 @@ func (o *observer) change(f func()) {
 }
 
 // wait returns when the condition holds, which is asked with the lock held.
-func (o *observer) wait(ctx context.Context, condition func() bool) error {
+func (o *Observer) wait(ctx context.Context, condition func() bool) error {
 	for {
 		o.mu.Lock()
 		holds, changed := condition(), o.changed
@@ -138,7 +139,30 @@ func (o *observer) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
-func (o *observer) sawEMQX(emqx *v2beta1.EMQX) {
+// Ready waits until the resource is at rest at a generation, at least the given one.
+func (o *Observer) Ready(ctx context.Context, generation int64) error {
+	return o.wait(ctx, func() bool { return ready(o.emqx, generation) })
+}
+
+// Generation waits for a generation and returns when it was first seen.
+func (o *Observer) Generation(ctx context.Context, generation int64) (at time.Time, err error) {
+	err = o.wait(ctx, func() bool {
+		at = o.generationAt[generation]
+		return !at.IsZero()
+	})
+	return at, err
+}
+
+// More waits until Since would return more changes than the given number, and returns them.
+func (o *Observer) More(ctx context.Context, begin time.Time, than int) (changes []StateChange, err error) {
+	err = o.wait(ctx, func() bool {
+		changes = changesSince(o.states, begin)
+		return len(changes) > than
+	})
+	return changes, err
+}
+
+func (o *Observer) sawEMQX(emqx *v2beta1.EMQX) {
 	now := time.Now()
 	o.change(func() {
 		o.emqx = emqx
@@ -158,7 +182,7 @@ func (o *observer) sawEMQX(emqx *v2beta1.EMQX) {
 	})
 }
 
-func (o *observer) sawPod(pod *corev1.Pod) {
+func (o *Observer) sawPod(pod *corev1.Pod) {
 	now := time.Now()
 	o.change(func() {
 		facts := o.pods[pod.Name]
@@ -176,7 +200,7 @@ func (o *observer) sawPod(pod *corev1.Pod) {
 	})
 }
 
-func (o *observer) lostPod(pod *corev1.Pod) {
+func (o *Observer) lostPod(pod *corev1.Pod) {
 	o.change(func() {
 		if facts := o.pods[pod.Name]; facts != nil {
 			facts.gone = true
@@ -184,18 +208,18 @@ func (o *observer) lostPod(pod *corev1.Pod) {
 	})
 }
 
-func (o *observer) sawSet(set *appsv1.StatefulSet)  { o.change(func() { o.sets[set.Name] = true }) }
-func (o *observer) lostSet(set *appsv1.StatefulSet) { o.change(func() { delete(o.sets, set.Name) }) }
+func (o *Observer) sawSet(set *appsv1.StatefulSet)  { o.change(func() { o.sets[set.Name] = true }) }
+func (o *Observer) lostSet(set *appsv1.StatefulSet) { o.change(func() { delete(o.sets, set.Name) }) }
 
-// latest returns the resource as last seen; nil before.
-func (o *observer) latest() *v2beta1.EMQX {
+// Latest returns the resource as last seen; nil before.
+func (o *Observer) Latest() *v2beta1.EMQX {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.emqx
 }
 
-// since returns the changes of STATUS from the last one before the given time on.
-func (o *observer) since(begin time.Time) []StateChange {
+// Since returns the changes of STATUS from the last one before the given time on.
+func (o *Observer) Since(begin time.Time) []StateChange {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return changesSince(o.states, begin)
@@ -212,7 +236,7 @@ func changesSince(changes []StateChange, begin time.Time) []StateChange {
 }
 
 // present returns the pods that are there.
-func (o *observer) present() []podFacts {
+func (o *Observer) present() []podFacts {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var pods []podFacts
@@ -227,4 +251,15 @@ func (o *observer) present() []podFacts {
 // ready says whether the resource is at rest at a generation, at least the given one.
 func ready(emqx *v2beta1.EMQX, generation int64) bool {
 	return emqx != nil && emqx.Generation >= generation && emqx.Status.ObservedGeneration >= generation && emqx.Status.State == "Ready"
+}
+
+// sessionsToMove is how many sessions the nodes had when they began to move sessions.
+func (o *Observer) sessionsToMove() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	sum := int64(0)
+	for _, sessions := range o.sessionsLeft {
+		sum += sessions
+	}
+	return sum
 }

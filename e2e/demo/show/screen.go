@@ -1,4 +1,4 @@
-package demo
+package show
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 )
 
 const (
@@ -19,17 +21,18 @@ const (
 	fullWidth = 80
 )
 
-// show shows the upgrade until ctx ends, and once more then.
-func (u *upgrade) show(ctx context.Context) {
-	screen := newScreen(u.run.config.Out)
+// Live shows an upgrade until ctx ends, and once more then: in place on a terminal, else in lines. Begun is when the run
+// began, from which lines count.
+func Live(ctx context.Context, out io.Writer, begun time.Time, at func(time.Time) measure.Moment) {
+	screen := newScreen(out)
 	defer screen.close()
 	ticker := time.NewTicker(frameInterval)
 	defer ticker.Stop()
 	for {
-		screen.draw(u.view(time.Now()))
+		screen.draw(view{Moment: at(time.Now()), begun: begun})
 		select {
 		case <-ctx.Done():
-			screen.last(u.view(time.Now()))
+			screen.last(view{Moment: at(time.Now()), begun: begun})
 			return
 		case <-ticker.C:
 		}
@@ -105,10 +108,10 @@ type plain struct {
 }
 
 func (p *plain) draw(v view) {
-	if v.state == p.state && v.now.Sub(p.shown) < lineInterval {
+	if v.State == p.state && v.Now.Sub(p.shown) < lineInterval {
 		return
 	}
-	p.shown, p.state = v.now, v.state
+	p.shown, p.state = v.Now, v.State
 	_, _ = fmt.Fprintln(p.out, v.line())
 }
 

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"testing"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -76,9 +77,19 @@ func TestDifference(t *testing.T) {
 		"a restarted pod and a new one count from zero")
 }
 
+func TestDip(t *testing.T) {
+	patched := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(seconds float64, connected int) load.Sample {
+		return load.Sample{At: patched.Add(time.Duration(seconds * float64(time.Second))), Connected: connected}
+	}
+	share, gap := dip([]load.Sample{at(-9, 100), at(-0.5, 1000), at(0.25, 900), at(0.5, 700), at(2, 1000)}, patched, 1000)
+	require.InDelta(t, 0.7, share, 1e-9, "what was before the change does not count")
+	require.InDelta(t, 1.5, gap, 1e-9)
+}
+
 func TestCount(t *testing.T) {
 	for number, text := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000", -100: "-100"} {
-		require.Equal(t, text, count(number))
+		require.Equal(t, text, Count(number))
 	}
 }
 

@@ -1,4 +1,4 @@
-package demo
+package measure
 
 import (
 	"encoding/json"
@@ -20,12 +20,8 @@ type Record struct {
 	Figures Figures `json:"figures"`
 }
 
-// record puts together what is known of the upgrade.
-func (u *upgrade) record(figures *Figures) *Record {
-	return &Record{Connected: u.run.load.Samples(), Revisions: u.nodes.recorded(), Figures: *figures}
-}
-
-func (r *Record) write(path string) error {
+// Write writes the record to a file.
+func (r *Record) Write(path string) error {
 	content, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write the record: %w", err)
@@ -39,7 +35,7 @@ func (r *Record) write(path string) error {
 	return nil
 }
 
-// ReadRecord reads a record that Run has written.
+// ReadRecord reads a record that Write has written.
 func ReadRecord(path string) (*Record, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {

@@ -1,4 +1,4 @@
-package demo
+package show
 
 import (
 	"bytes"
@@ -12,19 +12,20 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
 func someView() view {
 	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	return view{
-		now: begin.Add(30 * time.Second), begun: begin, patched: begin, name: "emqx-ee", state: "Evacuating", phase: v2beta1.PhaseEvacuating,
-		seconds: map[v2beta1.Phase]float64{v2beta1.PhasePending: 0.1, v2beta1.PhaseProvisioning: 12, v2beta1.PhaseEvacuating: 3},
-		from:    "86545d8bb4", to: "4479b67bd4", clients: map[string]int{"86545d8bb4": 1000, "4479b67bd4": 1500}, expected: 3000,
-		stats: load.Stats{Connected: 2500, Away: 500, MaxAway: 900}, rate: 600, limit: 1000, estimated: begin.Add(40 * time.Second),
-		waitingFor: strings.Repeat("a long sentence ", 20),
-	}
+	return view{begun: begin, Moment: measure.Moment{
+		Now: begin.Add(30 * time.Second), Patched: begin, Name: "emqx-ee", State: "Evacuating", Phase: v2beta1.PhaseEvacuating,
+		Seconds: map[v2beta1.Phase]float64{v2beta1.PhasePending: 0.1, v2beta1.PhaseProvisioning: 12, v2beta1.PhaseEvacuating: 3},
+		From:    "86545d8bb4", To: "4479b67bd4", Clients: map[string]int{"86545d8bb4": 1000, "4479b67bd4": 1500}, Expected: 3000,
+		Stats: load.Stats{Connected: 2500, Away: 500, MaxAway: 900}, Rate: 600, Limit: 1000, Estimated: begin.Add(40 * time.Second),
+		WaitingFor: strings.Repeat("a long sentence ", 20),
+	}}
 }
 
 func TestPictureFits(t *testing.T) {
@@ -71,22 +72,47 @@ func TestPlainLinesAreFew(t *testing.T) {
 	p.draw(v)
 	p.draw(v)
 	require.Equal(t, 1, strings.Count(out.String(), "\n"))
-	v.state = "ScalingDown"
+	v.State = "ScalingDown"
 	p.draw(v)
 	require.Equal(t, 2, strings.Count(out.String(), "\n"))
-	v.now = v.now.Add(lineInterval)
+	v.Now = v.Now.Add(lineInterval)
 	p.draw(v)
 	require.Equal(t, 3, strings.Count(out.String(), "\n"))
 }
 
+// someFigures are those of an upgrade of 50 s, with a phase every ten.
+func someFigures() measure.Figures {
+	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f := measure.Figures{From: "aaa", To: "bbb", Clients: 3000, MaxDisconnects: 1, ConnEvictRate: 200, Patched: begin, Ready: begin.Add(50 * time.Second)}
+	for i, state := range []string{"Ready", "Pending", "Provisioning", "Switching", "Evacuating", "ScalingDown", "Ready"} {
+		f.States = append(f.States, measure.StateChange{At: begin.Add(time.Duration(i-1) * 10 * time.Second), State: state, Phase: v2beta1.Phase(state)})
+	}
+	return f
+}
+
+func TestSummaryNamesWhatFailed(t *testing.T) {
+	f := someFigures()
+	f.Checks = []measure.Check{
+		{Name: "messages lost", Value: "1 of 20,000", Limit: "0"},
+		{Name: "messages repeated", Value: "3", OK: true},
+	}
+	f.KubeRequests = []measure.RequestCount{{Verb: "patch", Resource: "pods/status", Count: 6}, {Verb: "list", Resource: "pods", Count: 1}}
+	var out bytes.Buffer
+	require.NoError(t, Summary(&out, &f))
+	require.Regexp(t, `messages lost +1 of 20,000 +0 +FAILED`, out.String())
+	require.Regexp(t, `patch pods/status +6`, out.String())
+	require.Regexp(t, `together +7`, out.String())
+	require.Contains(t, out.String(), "FAILED: messages lost")
+}
+
 func TestGraphIsWellFormed(t *testing.T) {
-	f := good()
+	f := someFigures()
 	f.From = `<"&>` // A revision never looks like this; a file may.
-	record := &Record{Figures: f}
+	record := &measure.Record{Figures: f}
 	for i := range 500 {
 		at := f.Patched.Add(time.Duration(i-30) * 100 * time.Millisecond)
 		record.Connected = append(record.Connected, load.Sample{At: at, Connected: 3000 - i%7})
-		record.Revisions = append(record.Revisions, RevisionSample{At: at, Clients: map[string]int{f.From: max(0, 3000-10*i), f.To: min(3000, 10*i)}})
+		record.Revisions = append(record.Revisions, measure.RevisionSample{At: at, Clients: map[string]int{f.From: max(0, 3000-10*i), f.To: min(3000, 10*i)}})
 	}
 	var out bytes.Buffer
 	require.NoError(t, Graph(&out, record))
