@@ -3,12 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/virtual-kubelet/virtual-kubelet/node"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -43,22 +41,15 @@ func allocatable() corev1.ResourceList {
 
 // machineMemory reads how much memory the machine has; 0 when that cannot be told.
 func machineMemory() int64 {
-	raw, err := os.ReadFile("/proc/meminfo")
+	machine, err := procfs.NewDefaultFS()
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != "MemTotal:" {
-			continue
-		}
-		kib, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			return 0
-		}
-		return kib << 10
+	memory, err := machine.Meminfo()
+	if err != nil || memory.MemTotalBytes == nil {
+		return 0
 	}
-	return 0
+	return int64(*memory.MemTotalBytes) //nolint:gosec // No machine has as much.
 }
 
 func nodeObject(config *Config, now metav1.Time) *corev1.Node {

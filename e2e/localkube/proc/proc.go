@@ -1,17 +1,17 @@
 package proc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // Identity names one process for as long as the machine is up. The zero value names none.
@@ -26,50 +26,29 @@ type Identity struct {
 // ErrGone says that the process does not exist any more.
 var ErrGone = errors.New("the process is gone")
 
-// stat is what is read of /proc/PID/stat.
-type stat struct {
-	state      byte // Of its first thread.
-	group      int
-	threads    int
-	startTicks uint64
+// readStat reads /proc/PID/stat; its state is that of the first thread.
+func readStat(pid int) (procfs.ProcStat, error) {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return procfs.ProcStat{}, statError(pid, err)
+	}
+	stat, err := process.Stat()
+	if err != nil {
+		return stat, statError(pid, err)
+	}
+	return stat, nil
 }
 
-func readStat(pid int) (stat, error) {
-	path := fmt.Sprintf("/proc/%d/stat", pid)
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			return stat{}, ErrGone
-		}
-		return stat{}, fmt.Errorf("reading %s: %w", path, err)
+func statError(pid int, err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return ErrGone
 	}
-	// The second field is the program's name in parentheses, which may hold spaces and parentheses itself.
-	end := bytes.LastIndexByte(raw, ')')
-	if end < 0 {
-		return stat{}, fmt.Errorf("reading %s: no program name in it", path)
-	}
-	fields := strings.Fields(string(raw[end+1:]))
-	if len(fields) < 20 {
-		return stat{}, fmt.Errorf("reading %s: %d fields after the name, expected 20 or more", path, len(fields))
-	}
-	group, err := strconv.Atoi(fields[2])
-	if err != nil {
-		return stat{}, fmt.Errorf("reading %s: process group: %w", path, err)
-	}
-	threads, err := strconv.Atoi(fields[17])
-	if err != nil {
-		return stat{}, fmt.Errorf("reading %s: number of threads: %w", path, err)
-	}
-	ticks, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		return stat{}, fmt.Errorf("reading %s: start time: %w", path, err)
-	}
-	return stat{state: fields[0][0], group: group, threads: threads, startTicks: ticks}, nil
+	return fmt.Errorf("read the state of process %d: %w", pid, err)
 }
 
 // ended reports whether the process has ended and waits for its parent. While other threads than the first go on, it
 // still has its files and ports, although its state says so already.
-func (s stat) ended() bool { return (s.state == 'Z' || s.state == 'X') && s.threads <= 1 }
+func ended(s *procfs.ProcStat) bool { return (s.State == "Z" || s.State == "X") && s.NumThreads <= 1 }
 
 // Identify returns the identity of the process that has the pid now, or ErrGone.
 func Identify(pid int) (Identity, error) {
@@ -77,7 +56,7 @@ func Identify(pid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{PID: pid, StartTicks: s.startTicks}, nil
+	return Identity{PID: pid, StartTicks: s.Starttime}, nil
 }
 
 // Alive reports whether the process still runs. A process that has ended and waits for its parent does not.
@@ -86,7 +65,7 @@ func (i Identity) Alive() bool {
 		return false
 	}
 	s, err := readStat(i.PID)
-	return err == nil && s.startTicks == i.StartTicks && !s.ended()
+	return err == nil && s.Starttime == i.StartTicks && !ended(&s)
 }
 
 // State returns the scheduler's letter for the process (R, S, D, T for stopped, Z ...), or ErrGone.
@@ -95,10 +74,10 @@ func (i Identity) State() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if s.startTicks != i.StartTicks {
+	if s.Starttime != i.StartTicks {
 		return "", ErrGone
 	}
-	return string(s.state), nil
+	return s.State, nil
 }
 
 // Signal sends the signal to the process, and to no other one that has its pid by now. It returns ErrGone when the
@@ -145,39 +124,28 @@ func (i Identity) SignalGroup(signal syscall.Signal) error {
 // FindByEnv returns the running processes of this user that were started with name=value in their environment,
 // leaving out the calling process.
 func FindByEnv(name, value string) ([]Identity, error) {
-	entries, err := os.ReadDir("/proc")
+	processes, err := procfs.AllProcs()
 	if err != nil {
-		return nil, fmt.Errorf("listing processes: %w", err)
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	want := []byte(name + "=" + value)
 	var found []Identity
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
+	for _, process := range processes {
+		if process.PID == os.Getpid() {
 			continue
 		}
-		id, err := Identify(pid)
+		id, err := Identify(process.PID)
 		if err != nil {
-			continue // it ended while we looked
+			continue // It ended while we looked.
 		}
-		environ, err := os.ReadFile("/proc/" + entry.Name() + "/environ")
-		if err != nil || !hasVariable(environ, want) {
-			continue // another user's, or ended
+		environ, err := process.Environ()
+		if err != nil || !slices.Contains(environ, name+"="+value) {
+			continue // Another user's, or ended.
 		}
 		if id.Alive() {
 			found = append(found, id)
 		}
 	}
 	return found, nil
-}
-
-func hasVariable(environ, want []byte) bool {
-	for variable := range bytes.SplitSeq(environ, []byte{0}) {
-		if bytes.Equal(variable, want) {
-			return true
-		}
-	}
-	return false
 }
 
 // KillByEnv kills every process that FindByEnv finds and those they start meanwhile, and returns how many there were

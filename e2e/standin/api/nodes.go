@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
 )
@@ -172,52 +173,39 @@ func size(bytes uint64) string {
 
 // loadAverages reads the machine's load; zeros where it cannot be read.
 func loadAverages() [3]float64 {
-	var load [3]float64
-	data, err := os.ReadFile("/proc/loadavg")
+	machine, err := procfs.NewDefaultFS()
 	if err != nil {
-		return load
+		return [3]float64{}
 	}
-	for i, word := range strings.Fields(string(data)) {
-		if i == len(load) {
-			break
-		}
-		if v, err := strconv.ParseFloat(word, 64); err == nil {
-			load[i] = v
-		}
+	load, err := machine.LoadAvg()
+	if err != nil {
+		return [3]float64{}
 	}
-	return load
+	return [3]float64{load.Load1, load.Load5, load.Load15}
 }
 
 // memoryUsed is the memory of this process, which is the container's in a pod.
 func memoryUsed() uint64 {
-	data, err := os.ReadFile("/proc/self/statm")
+	self, err := procfs.Self()
 	if err != nil {
 		return 0
 	}
-	fields := strings.Fields(string(data))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseUint(fields[1], 10, 64)
+	memory, err := self.Statm()
 	if err != nil {
 		return 0
 	}
-	return pages * uint64(os.Getpagesize()) //nolint:gosec // a page has a size
+	return memory.ResidentBytes()
 }
 
 // MachineMemory is the machine's memory in bytes; zero where it cannot be read.
 func MachineMemory() uint64 {
-	data, err := os.ReadFile("/proc/meminfo")
+	machine, err := procfs.NewDefaultFS()
 	if err != nil {
 		return 0
 	}
-	for _, line := range strings.Split(string(data), "\n") {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == "MemTotal:" {
-			if kib, err := strconv.ParseUint(fields[1], 10, 64); err == nil {
-				return kib << 10
-			}
-		}
+	memory, err := machine.Meminfo()
+	if err != nil || memory.MemTotalBytes == nil {
+		return 0
 	}
-	return 0
+	return *memory.MemTotalBytes
 }
