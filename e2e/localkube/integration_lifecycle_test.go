@@ -113,6 +113,17 @@ func TestStatusNamesPodsAndTheirProcesses(t *testing.T) {
 	require.Error(t, err)
 }
 
+// Clients parse the version: kubectl fails without a number in it, and operators choose by it what they may use.
+func TestTheAPIServerTellsItsVersion(t *testing.T) {
+	f := useCluster(t)
+	told, err := f.client.Discovery().ServerVersion()
+	require.NoError(t, err)
+	require.Equal(t, "1", told.Major)
+	require.Regexp(t, `^[0-9]+$`, told.Minor)
+	require.Regexp(t, `^v1\.`+told.Minor+`\.[0-9]+$`, told.GitVersion)
+	require.Contains(t, f.kubectl(t, "version"), "Server Version: "+told.GitVersion)
+}
+
 // TestASecondCluster runs beside the shared one, is recovered after a reboot that is feigned, and leaves nothing.
 func TestASecondCluster(t *testing.T) {
 	first := useCluster(t)
