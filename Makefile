@@ -18,9 +18,9 @@ build: bin/kube ## Build the operator and the local cluster into bin/.
 	cd e2e && go build -ldflags '-s -w' -o ../bin/cluster ./cmd/cluster
 
 # The control plane only changes with its modules. It takes ten to twenty minutes on two cores the first time.
-bin/kube: e2e/go.mod e2e/go.sum e2e/cmd/kube/main.go
-	@hack/progress.sh "building Kubernetes, once, for ten to twenty minutes on two cores" \
-	  go build -C e2e -v -ldflags '-s -w' -o ../bin/kube ./cmd/kube
+bin/kube: e2e/go.mod e2e/go.sum e2e/cmd/kube/main.go hack/kube-ldflags.sh
+	@flags=$$(hack/kube-ldflags.sh) && hack/progress.sh "building Kubernetes, once, for ten to twenty minutes on two cores" \
+	  go build -C e2e -v -ldflags "-s -w $$flags" -o ../bin/kube ./cmd/kube
 
 .PHONY: generate
 generate: ## Rebuild what is derived from code.

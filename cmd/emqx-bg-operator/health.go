@@ -21,13 +21,13 @@ import (
 
 // health answers the probes.
 type health struct {
-	caches     *informers.Caches
-	controller *upgrade.Controller
+	caches     interface{ Synced() bool }
+	controller interface{ Stuck(now time.Time) error }
 	lease      *leaderelection.HealthzAdaptor
 	stopping   atomic.Bool
 }
 
-// leaseGrace is how long a leader may hold on to a lease that it failed to renew before it counts as dead.
+// leaseGrace is how long, after a lease has run out, a leader that failed to renew it may take to end by itself.
 const leaseGrace = 20 * time.Second
 
 func newHealth(caches *informers.Caches, controller *upgrade.Controller) *health {
@@ -53,6 +53,14 @@ func (h *health) ready(*http.Request) error {
 	return nil
 }
 
+// probes serves both.
+func (h *health) probes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /livez", answer(h.live))
+	mux.Handle("GET /readyz", answer(h.ready))
+	return mux
+}
+
 func answer(check func(*http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := check(r); err != nil {
@@ -68,20 +76,20 @@ type servers struct{ all []*http.Server }
 
 // serve listens before it returns, so that a port that is taken is an error at once.
 func serve(ctx context.Context, o options, registry *prometheus.Registry, h *health) (*servers, error) {
-	probes := http.NewServeMux()
-	probes.Handle("GET /livez", answer(h.live))
-	probes.Handle("GET /readyz", answer(h.ready))
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	s := &servers{}
-	for port, handler := range map[int]http.Handler{o.metricsPort: metrics, o.healthPort: probes} {
-		address := net.JoinHostPort(o.bindAddress, strconv.Itoa(port))
+	for _, served := range []struct {
+		port    int
+		handler http.Handler
+	}{{o.metricsPort, metrics}, {o.healthPort, h.probes()}} {
+		address := net.JoinHostPort(o.bindAddress, strconv.Itoa(served.port))
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			s.close()
 			return nil, fmt.Errorf("serve on %s: %w", address, err)
 		}
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+		server := &http.Server{Handler: served.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 		s.all = append(s.all, server)
 		go func() {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

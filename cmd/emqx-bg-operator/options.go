@@ -78,9 +78,9 @@ func parseOptions(args []string, env func(string) (string, bool), out io.Writer)
 	flags.StringVar(&o.leaseNamespace, "leader-election-namespace", fromEnv("POD_NAMESPACE"), "`namespace` of the lease (POD_NAMESPACE)")
 	flags.StringVar(&o.leaseName, "leader-election-name", "emqx-bg-operator", "`name` of the lease")
 	flags.StringVar(&o.identity, "leader-election-identity", fromEnv("POD_NAME"), "`name` of this replica in the lease; unset, made up (POD_NAME)")
-	flags.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 15*time.Second, "how long others wait for a leader that is silent")
-	flags.DurationVar(&o.leaseRenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long the leader tries to renew before it gives up")
-	flags.DurationVar(&o.leaseRetryPeriod, "leader-election-retry-period", 2*time.Second, "time between two tries")
+	flags.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 12*time.Second, "how long others wait for a leader that is silent")
+	flags.DurationVar(&o.leaseRenewDeadline, "leader-election-renew-deadline", 8*time.Second, "how long the leader tries to renew before it gives up")
+	flags.DurationVar(&o.leaseRetryPeriod, "leader-election-retry-period", time.Second, "time between two tries; those who do not lead wait up to 2.2 times as long")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -100,8 +100,13 @@ func (o options) validate(rest []string) error {
 		return fmt.Errorf("--log-format must be json or console, not %q", o.logFormat)
 	case o.workers < 1:
 		return fmt.Errorf("--workers must be 1 or more, not %d", o.workers)
+	case o.logLevel < 0:
+		return fmt.Errorf("--log-level must be 0 or more, not %d", o.logLevel)
 	case o.leaderElect && o.leaseNamespace == "":
 		return errors.New("--leader-election-namespace is needed outside of a cluster; or switch --leader-elect off")
+	case o.leaderElect && (o.leaseDuration <= o.leaseRenewDeadline || o.leaseRenewDeadline <= 2*o.leaseRetryPeriod || o.leaseRetryPeriod <= 0):
+		return errors.New("--leader-election-lease-duration must be longer than --leader-election-renew-deadline, " +
+			"and that longer than two of --leader-election-retry-period")
 	}
 	return nil
 }

@@ -9,12 +9,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
 
 // Config says what is upgraded, how, and under which load. Zero values are the demo's own.
@@ -56,20 +54,16 @@ type Config struct {
 	OnPhase func(ctx context.Context, environment Environment, phase v2beta1.Phase) error
 	// Out is what a person sees: a live picture when it is a terminal, else plain lines. Nil is nothing.
 	Out io.Writer
-	// Record is a file for the time series of the run, which Graph draws; empty for none.
+	// Record is a file for the time series of the run, which `cluster graph` draws; empty for none.
 	Record string
 }
 
 // Environment is what a hook can use to look at the upgrade and to disturb it.
 type Environment struct {
-	// Dir and State are the local cluster's.
-	Dir   state.Dir
+	// Target is the resource that is upgraded, with clients that have all rights.
+	measure.Target
+	// State is the local cluster's.
 	State *state.State
-	// Kube and EMQX are clients with all rights.
-	Kube kubernetes.Interface
-	EMQX versioned.Interface
-	// Namespace and Name are those of the EMQX resource.
-	Namespace, Name string
 	// Load is the running load.
 	Load *load.Load
 	// Latest returns the resource as the watch last showed it. It must not be changed.

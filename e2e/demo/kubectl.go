@@ -17,7 +17,7 @@ func (r *run) kubectl(ctx context.Context, stdin string, arguments ...string) (s
 	ctx, cancel := context.WithTimeout(ctx, kubectlTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, r.state.KubeBinary, append([]string{"kubectl"}, arguments...)...) //nolint:gosec // the program of this cluster
-	command.Env = append(os.Environ(), "KUBECONFIG="+r.dir.AdminKubeconfig())
+	command.Env = append(os.Environ(), "KUBECONFIG="+r.target.Dir.AdminKubeconfig())
 	command.Stdin = strings.NewReader(stdin)
 	command.WaitDelay = time.Second
 	var out, problem bytes.Buffer

@@ -8,42 +8,35 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/show"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
 
-const (
-	// drainLimit is how long messages under way may take to arrive, and clients to come back.
-	drainLimit = 30 * time.Second
-	// downLimit bounds taking the cluster down, also when the run was interrupted.
-	downLimit = time.Minute
-)
+// downLimit bounds taking the cluster down, also when the run was interrupted.
+const downLimit = time.Minute
 
 // run is one run of the demo.
 type run struct {
-	config          Config
-	begun           time.Time
-	dir             state.Dir
-	state           *state.State
-	kube            kubernetes.Interface
-	emqx            versioned.Interface
-	namespace, name string
-	observer        *observer
-	load            *load.Load
+	config   Config
+	begun    time.Time
+	target   measure.Target
+	state    *state.State
+	observer *measure.Observer
+	load     *load.Load
 }
 
 // Run makes an upgrade and measures it. The cluster is taken down at the end, also after a failure, unless Keep is set.
 // An error means that the upgrade could not be made or measured to its end; figures that miss their limits are no
 // error, see Figures.OK.
-func Run(ctx context.Context, config Config) (figures Figures, err error) {
+func Run(ctx context.Context, config Config) (figures measure.Figures, err error) {
 	config, err = config.withDefaults()
 	if err != nil {
-		return Figures{}, err
+		return figures, err
 	}
 	r := &run{config: config, begun: time.Now()}
 	defer func() {
@@ -51,130 +44,111 @@ func Run(ctx context.Context, config Config) (figures Figures, err error) {
 			r.lookAround(ctx)
 			return
 		}
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
-		defer cancel()
-		failure := cluster.Down(down, cluster.DownOptions{Dir: config.Dir, Registry: config.Registry})
-		if failure == nil {
-			r.say("the cluster is down; its logs are in %s", r.dir.Path("logs"))
-		} else if !errors.Is(failure, cluster.ErrNothingToStop) {
-			err = errors.Join(err, fmt.Errorf("take the cluster down: %w", failure))
-		}
+		err = errors.Join(err, r.takeDown(ctx))
 	}()
 	if err := r.setUp(ctx); err != nil {
-		return Figures{}, err
+		return figures, err
 	}
-	defer r.observer.close()
+	defer r.observer.Close()
 	return r.measured(ctx)
 }
 
+// takeDown ends the cluster.
+func (r *run) takeDown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
+	defer cancel()
+	err := localkube.Down(ctx, localkube.DownOptions{Dir: r.config.Dir, Registry: r.config.Registry})
+	switch {
+	case errors.Is(err, localkube.ErrNothingToStop):
+		return nil
+	case err != nil:
+		return fmt.Errorf("take the cluster down: %w", err)
+	}
+	r.say("the cluster is down; its logs are in %s", r.target.Dir.Path("logs"))
+	return nil
+}
+
 // measured runs the load and the upgrade. The clients are gone when it returns.
-func (r *run) measured(ctx context.Context) (Figures, error) {
+func (r *run) measured(ctx context.Context) (measure.Figures, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := r.connect(ctx); err != nil {
-		return Figures{}, err
+		return measure.Figures{}, err
 	}
-	nodes, err := r.sample(ctx)
+	sampler, err := measure.Sample(ctx, r.target, r.observer)
 	if err != nil {
-		return Figures{}, err
+		return measure.Figures{}, err
 	}
-	defer nodes.tasks.Wait()
+	defer sampler.Wait()
 	defer cancel()
 	if err := pause(ctx, r.config.Steady); err != nil {
-		return Figures{}, err
+		return measure.Figures{}, err
 	}
 	r.say("%s clients are connected and %s messages a second under way, steady for %s",
-		count(r.load.Stats().Connected), count(max(0, r.config.MessagesPerSecond)), r.config.Steady)
-	u := &upgrade{run: r, nodes: nodes, before: r.observer.latest()}
-	if err := u.make(ctx); err != nil {
-		return Figures{}, err
+		measure.Count(r.load.Stats().Connected), measure.Count(max(0, r.config.MessagesPerSecond)), r.config.Steady)
+	upgrade, err := r.upgrade(ctx, sampler)
+	if err != nil {
+		return measure.Figures{}, err
 	}
-	figures, err := u.figures(ctx)
+	figures, err := upgrade.Figures(ctx, func(ctx context.Context) (string, error) {
+		return r.kubectl(ctx, "", "get", "emqx", r.target.Name, "-n", r.target.Namespace)
+	})
 	if err != nil {
 		return figures, err
 	}
 	if r.config.Record != "" {
-		if err := u.record(&figures).write(r.config.Record); err != nil {
+		if err := upgrade.Record(&figures).Write(r.config.Record); err != nil {
 			return figures, err
 		}
 		r.say("the time series of this run is in %s", r.config.Record)
 	}
-	err = printSummary(r.config.Out, &figures)
-	return figures, err
+	return figures, show.Summary(r.config.Out, &figures)
 }
 
-// upgrade is the change and what is seen of it.
-type upgrade struct {
-	run    *run
-	nodes  *sampler
-	before *v2beta1.EMQX // As it was before the change.
-
-	patched, ready time.Time
-	asked          map[string]map[string]int // What EMQX had been asked before.
-	askedAfter     map[string]map[string]int
-	drained        load.Stats
-	keysSeen       int
-	keysMissing    []string
-}
-
-// make changes the specification and waits until the resource is Ready again.
-func (u *upgrade) make(ctx context.Context) error {
-	r := u.run
+// upgrade changes the specification and waits until the resource is Ready again.
+func (r *run) upgrade(ctx context.Context, sampler *measure.Sampler) (*measure.Upgrade, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.config.UpgradeLimit, fmt.Errorf("the upgrade did not end within %s", r.config.UpgradeLimit))
 	defer cancel()
-	var err error
-	if u.asked, err = r.emqxRequests(ctx); err != nil {
-		return err
+	u, err := measure.Begin(ctx, r.target, r.observer, sampler, r.load, r.config.Clients)
+	if err != nil {
+		return nil, err
 	}
 	patch := r.config.Patch
 	if patch == "" {
-		patch = documentedPatch(u.before)
+		patch = documentedPatch(u.Before())
 	}
-	r.say("$ kubectl patch emqx %s --type=merge -p '%s'", r.name, patch)
-	if _, err := r.kubectl(ctx, "", "patch", "emqx", r.name, "-n", r.namespace, "--type=merge", "-p", patch); err != nil {
-		return err
+	r.say("$ kubectl patch emqx %s --type=merge -p '%s'", r.target.Name, patch)
+	if _, err := r.kubectl(ctx, "", "patch", "emqx", r.target.Name, "-n", r.target.Namespace, "--type=merge", "-p", patch); err != nil {
+		return nil, err
 	}
-	generation := u.before.Generation + 1
-	if err := r.observer.wait(ctx, func() bool { return !r.observer.generationAt[generation].IsZero() }); err != nil {
-		return fmt.Errorf("the patch changed nothing of the specification: %w", err)
+	if err := u.Patched(ctx); err != nil {
+		return nil, err
 	}
-	r.observer.mu.Lock()
-	u.patched = r.observer.generationAt[generation]
-	r.observer.mu.Unlock()
-	if err := u.watch(ctx, generation); err != nil {
-		return fmt.Errorf("watch the upgrade: %w", err)
+	if err := r.watch(ctx, u); err != nil {
+		return nil, fmt.Errorf("watch the upgrade: %w", err)
 	}
-	u.askedAfter, err = r.emqxRequests(ctx)
-	return err
+	return u, u.End(ctx)
 }
 
-// watch shows the upgrade, runs the hook and looks at the status until the resource is Ready at a generation.
-func (u *upgrade) watch(ctx context.Context, generation int64) error {
-	r := u.run
+// watch shows the upgrade, runs the hook and looks at the status until the resource is Ready.
+func (r *run) watch(ctx context.Context, u *measure.Upgrade) error {
 	over, end := context.WithCancel(ctx)
 	defer end()
 	group, groupCtx := errgroup.WithContext(over)
 	group.Go(func() error {
 		defer end()
-		if err := r.observer.wait(groupCtx, func() bool { return ready(r.observer.emqx, generation) }); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return nil // Another goroutine has failed.
+		if err := u.Ready(groupCtx); err != nil && ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		u.ready = time.Now()
-		return nil
+		return nil // Ready, or another goroutine has failed.
 	})
-	group.Go(func() (err error) {
-		u.keysSeen, u.keysMissing, err = r.watchKeys(groupCtx)
-		return err
-	})
+	group.Go(func() error { return u.WatchKeys(groupCtx) })
 	group.Go(func() error {
-		u.callHooks(groupCtx, ctx, group)
+		r.callHooks(groupCtx, ctx, u, group)
 		return nil
 	})
 	group.Go(func() error {
-		u.show(groupCtx)
+		show.Live(groupCtx, r.config.Out, r.begun, u.At)
 		return nil
 	})
 	return group.Wait()
@@ -182,22 +156,14 @@ func (u *upgrade) watch(ctx context.Context, generation int64) error {
 
 // callHooks calls the hook for each phase that begins while ctx lives. A hook may outlive the upgrade: it ends by itself
 // or with the run.
-func (u *upgrade) callHooks(ctx, runCtx context.Context, group *errgroup.Group) {
-	r := u.run
+func (r *run) callHooks(ctx, runCtx context.Context, u *measure.Upgrade, group *errgroup.Group) {
 	if r.config.OnPhase == nil {
 		return
 	}
-	environment := Environment{
-		Dir: r.dir, State: r.state, Kube: r.kube, EMQX: r.emqx, Namespace: r.namespace, Name: r.name,
-		Load: r.load, Latest: r.observer.latest,
-	}
-	// The first is the one from before the change.
+	environment := Environment{Target: r.target, State: r.state, Load: r.load, Latest: r.observer.Latest}
+	// The first change is the one from before the patch.
 	for seen := 1; ; {
-		var changes []StateChange
-		err := r.observer.wait(ctx, func() bool {
-			changes = changesSince(r.observer.states, u.patched)
-			return len(changes) > seen
-		})
+		changes, err := u.Changes(ctx, seen)
 		if err != nil {
 			return
 		}
@@ -211,89 +177,6 @@ func (u *upgrade) callHooks(ctx, runCtx context.Context, group *errgroup.Group) 
 		}
 		seen = len(changes)
 	}
-}
-
-// figures waits for what is under way and takes the measure of the upgrade.
-func (u *upgrade) figures(ctx context.Context) (Figures, error) {
-	r := u.run
-	samples := r.load.Samples()
-	u.drained = r.load.Drain(ctx, drainLimit)
-	emqx := r.observer.latest()
-	f := Figures{
-		From: u.before.Status.CoreNodesStatus.CurrentRevision, To: emqx.Status.CoreNodesStatus.UpdateRevision, Clients: r.config.Clients,
-		MessagesAcknowledged: u.drained.Acked, MessagesLost: u.drained.Lost, MessagesRepeated: u.drained.Repeated,
-		MaxDisconnects: u.drained.MaxDisconnects, SessionsLost: u.drained.SessionsLost, MaxAway: u.drained.MaxAway, LowestShare: 1,
-		ConnEvictRate: emqx.Spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate,
-		States:        r.observer.since(u.patched), Patched: u.patched, Ready: u.ready,
-		EvacuationsSeen: u.keysSeen, EvacuationKeysMissing: u.keysMissing,
-		EMQXRequests: difference(u.asked, u.askedAfter), Floor: u.floor(emqx),
-	}
-	for i, sample := range samples {
-		if sample.At.After(u.patched) {
-			if i > 0 {
-				f.LongestGapSeconds = max(f.LongestGapSeconds, sample.At.Sub(samples[i-1].At).Seconds())
-			}
-			f.LowestShare = min(f.LowestShare, float64(sample.Connected)/float64(r.config.Clients))
-		}
-	}
-	var err error
-	if f.ClientsBack, err = u.nodes.clientsOf(ctx, f.To, f.Clients); err != nil {
-		return f, err
-	}
-	if f.Leftovers, err = r.left(ctx, u.nodes); err != nil {
-		return f, err
-	}
-	if f.Table, err = r.kubectl(ctx, "", "get", "emqx", r.name, "-n", r.namespace); err != nil {
-		return f, err
-	}
-	if f.KubeRequests, err = r.kubeRequests(u.patched, u.ready); err != nil {
-		return f, err
-	}
-	f.check()
-	return f, nil
-}
-
-// clientsOf asks the nodes of a revision for their clients until there are as many as expected, for a limited time.
-func (s *sampler) clientsOf(ctx context.Context, revision string, expected int) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, drainLimit)
-	defer cancel()
-	for {
-		sum := 0
-		for _, pod := range s.run.observer.present() {
-			if pod.revision != revision {
-				continue
-			}
-			clients, err := s.clients(ctx, pod)
-			if err != nil {
-				return 0, fmt.Errorf("count the clients of revision %s: %w", revision, err)
-			}
-			sum += clients
-		}
-		if sum == expected || pause(ctx, askInterval) != nil {
-			return sum, nil
-		}
-	}
-}
-
-// floor is the shortest time in which the upgrade could be done.
-func (u *upgrade) floor(emqx *v2beta1.EMQX) Floor {
-	strategy := &emqx.Spec.UpdateStrategy
-	eviction := &strategy.EvacuationStrategy
-	f := Floor{
-		InitialDelaySeconds: float64(strategy.InitialDelaySeconds), WaitTakeoverSeconds: float64(eviction.WaitTakeover),
-		EvictionSeconds: float64(u.run.config.Clients) / float64(max(1, eviction.ConnEvictRate)),
-	}
-	for _, pod := range u.run.observer.present() {
-		if pod.revision == emqx.Status.CoreNodesStatus.UpdateRevision && pod.created.After(u.patched) && !pod.ready.IsZero() {
-			f.SlowestStartSeconds = max(f.SlowestStartSeconds, pod.ready.Sub(pod.created).Seconds())
-		}
-	}
-	u.run.observer.mu.Lock()
-	defer u.run.observer.mu.Unlock()
-	for _, sessions := range u.run.observer.sessionsLeft {
-		f.SessionsSeconds += float64(sessions) / float64(max(1, eviction.SessEvictRate))
-	}
-	return f
 }
 
 // documentedPatch is the change of EMQX's documentation, or its opposite when it was made already.

@@ -16,9 +16,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
@@ -36,27 +37,27 @@ const (
 // setUp starts the cluster, installs the operator and waits until the sample is Ready.
 func (r *run) setUp(ctx context.Context) error {
 	var err error
-	if r.dir, err = state.OpenDir(r.config.Dir); err != nil {
+	if r.target.Dir, err = state.OpenDir(r.config.Dir); err != nil {
 		return err
 	}
-	err = cluster.Up(ctx, cluster.UpOptions{
+	err = localkube.Up(ctx, localkube.UpOptions{
 		Dir: r.config.Dir, Images: r.config.Images, ClusterBinary: r.config.ClusterBinary, Registry: r.config.Registry,
 		Progress: func(sentence string) { r.say("%s", sentence) },
 	})
 	if err != nil {
 		return err
 	}
-	if r.state, err = r.dir.Load(); err != nil {
+	if r.state, err = r.target.Dir.Load(); err != nil {
 		return err
 	}
-	if r.kube, err = cluster.Client(r.dir); err != nil {
+	if r.target.Kube, err = localkube.Client(r.target.Dir); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", r.dir.AdminKubeconfig())
+	config, err := clientcmd.BuildConfigFromFlags("", r.target.Dir.AdminKubeconfig())
 	if err != nil {
 		return fmt.Errorf("read the admin's kubeconfig: %w", err)
 	}
-	if r.emqx, err = versioned.NewForConfig(config); err != nil {
+	if r.target.EMQX, err = versioned.NewForConfig(config); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
 	if err := r.install(ctx); err != nil {
@@ -77,13 +78,13 @@ func (r *run) install(ctx context.Context) error {
 	var last error
 	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(context.Context) (bool, error) {
 		var list *metav1.APIResourceList
-		list, last = r.kube.Discovery().ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String())
+		list, last = r.target.Kube.Discovery().ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String())
 		return last == nil && slices.ContainsFunc(list.APIResources, func(resource metav1.APIResource) bool { return resource.Kind == v2beta1.Kind }), nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait for the kind %s: %w", v2beta1.Kind, errors.Join(context.Cause(ctx), last))
 	}
-	if _, err := r.kubectl(ctx, "", "rollout", "status", "deployment/emqx-bg-operator", "-n", operatorNamespace); err != nil {
+	if _, err := r.kubectl(ctx, "", "rollout", "status", "deployment/emqx-bg-operator", "-n", measure.OperatorNamespace); err != nil {
 		return err
 	}
 	r.say("the operator is running")
@@ -97,33 +98,33 @@ func (r *run) applySample(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.namespace = sample.GetNamespace(); r.namespace == "" {
-		r.namespace = metav1.NamespaceDefault
+	if r.target.Namespace = sample.GetNamespace(); r.target.Namespace == "" {
+		r.target.Namespace = metav1.NamespaceDefault
 	}
 	text, err := yaml.Marshal(sample.Object)
 	if err != nil {
 		return fmt.Errorf("write the sample: %w", err)
 	}
 	r.say("$ kubectl apply -f %s", shown(path))
-	if _, err := r.kubectl(ctx, string(text), "apply", "-n", r.namespace, "-f", "-"); err != nil {
+	if _, err := r.kubectl(ctx, string(text), "apply", "-n", r.target.Namespace, "-f", "-"); err != nil {
 		return err
 	}
-	r.name = sample.GetName()
-	object, err := r.emqx.AppsV2beta1().EMQXes(r.namespace).Get(ctx, r.name, metav1.GetOptions{})
+	r.target.Name = sample.GetName()
+	object, err := r.target.EMQX.AppsV2beta1().EMQXes(r.target.Namespace).Get(ctx, r.target.Name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read the resource that was applied: %w", err)
 	}
-	if r.observer, err = r.observe(ctx); err != nil {
+	if r.observer, err = measure.Observe(ctx, r.target); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, readyLimit, fmt.Errorf("it did not become Ready within %s", readyLimit))
 	defer cancel()
-	if err := r.observer.wait(limited, func() bool { return ready(r.observer.emqx, object.Generation) }); err != nil {
-		latest := r.observer.latest()
-		r.observer.close()
-		return fmt.Errorf("install %s (%s): %w", r.name, latest.Status.State, err)
+	if err := r.observer.Ready(limited, object.Generation); err != nil {
+		latest := r.observer.Latest()
+		r.observer.Close()
+		return fmt.Errorf("install %s (%s): %w", r.target.Name, latest.Status.State, err)
 	}
-	r.say("%s is Ready, with %d nodes", r.name, r.observer.latest().Status.CoreNodesStatus.ReadyReplicas)
+	r.say("%s is Ready, with %d nodes", r.target.Name, r.observer.Latest().Status.CoreNodesStatus.ReadyReplicas)
 	return nil
 }
 
@@ -173,7 +174,7 @@ func number(value *int32, zeroIsNone bool) any {
 
 // connect connects the clients and starts the messages. They live until ctx ends.
 func (r *run) connect(ctx context.Context) error {
-	address, err := cluster.Endpoint(ctx, r.dir, r.namespace, r.observer.latest().ListenersServiceName(), listenerPort)
+	address, err := localkube.Endpoint(ctx, r.target.Dir, r.target.Namespace, r.observer.Latest().ListenersServiceName(), listenerPort)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func (r *run) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.say("connecting %s MQTT clients through the listeners Service at %s", count(r.config.Clients), address)
+	r.say("connecting %s MQTT clients through the listeners Service at %s", measure.Count(r.config.Clients), address)
 	limited, cancel := context.WithTimeoutCause(ctx, readyLimit, fmt.Errorf("not all clients were connected within %s", readyLimit))
 	defer cancel()
 	// What connects lives as long as the context it was given, so the limit is watched beside it.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/emqx/command"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/replay"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/command"
 )
 
 const (

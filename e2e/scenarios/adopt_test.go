@@ -14,8 +14,8 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
@@ -37,7 +37,7 @@ func TestAdoption(t *testing.T) {
 	}, patience, 100*time.Millisecond, "the resource to be served")
 	c.buildForeign()
 
-	address, err := cluster.Endpoint(t.Context(), c.dir, "default", name+"-listeners", "tcp-default")
+	address, err := localkube.Endpoint(t.Context(), c.dir, "default", name+"-listeners", "tcp-default")
 	require.NoError(t, err)
 	const clients = 100
 	l, err := load.New(load.Config{Address: address, Clients: clients, MessagesPerSecond: 50})

@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
@@ -55,18 +55,18 @@ func start(t *testing.T) *installed {
 	t.Helper()
 	c := &installed{t: t, binary: programs(t)}
 	path := filepath.Join(t.TempDir(), "cluster")
-	require.NoError(t, cluster.Up(t.Context(), cluster.UpOptions{Dir: path, ClusterBinary: c.binary}))
+	require.NoError(t, localkube.Up(t.Context(), localkube.UpOptions{Dir: path, ClusterBinary: c.binary}))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := cluster.Down(ctx, cluster.DownOptions{Dir: path}); err != nil {
+		if err := localkube.Down(ctx, localkube.DownOptions{Dir: path}); err != nil {
 			t.Error(err)
 		}
 	})
 	var err error
 	c.dir, err = state.OpenDir(path)
 	require.NoError(t, err)
-	c.kube, err = cluster.Client(c.dir)
+	c.kube, err = localkube.Client(c.dir)
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", c.dir.AdminKubeconfig())
 	require.NoError(t, err)

@@ -14,13 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
-// measure makes an upgrade under load.
-func measure(t *testing.T, config demo.Config) demo.Figures {
+// upgrade makes an upgrade under load.
+func upgrade(t *testing.T, config demo.Config) measure.Figures {
 	t.Helper()
 	config.ClusterBinary = programs(t)
 	config.Dir = filepath.Join(t.TempDir(), "cluster")
@@ -43,7 +44,7 @@ func bySpeed() []string {
 // TestGentleUpgrade moves 3,000 clients at 200 a second: none loses a message or is disconnected twice, and nothing is
 // left behind.
 func TestGentleUpgrade(t *testing.T) {
-	figures := measure(t, demo.Config{ConnEvictRate: 200})
+	figures := upgrade(t, demo.Config{ConnEvictRate: 200})
 	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return slices.Contains(bySpeed(), name) })
 	require.Empty(t, failed)
 }
@@ -53,7 +54,7 @@ func TestGentleUpgrade(t *testing.T) {
 func TestFrozenNodes(t *testing.T) {
 	const frozenFor = time.Minute
 	oldest := time.Duration(0)
-	figures := measure(t, demo.Config{
+	figures := upgrade(t, demo.Config{
 		Clients: 300, MessagesPerSecond: 100, ConnEvictRate: 20, SessEvictRate: 20,
 		OnPhase: func(ctx context.Context, e demo.Environment, phase v2beta1.Phase) error {
 			if phase != v2beta1.PhaseEvacuating {
@@ -66,7 +67,7 @@ func TestFrozenNodes(t *testing.T) {
 			}
 			signal := func(name string) error {
 				for _, pod := range frozen {
-					if _, err := cluster.Signal(ctx, e.Dir, e.State, e.Namespace, pod, "", name); err != nil {
+					if _, err := localkube.Signal(ctx, e.Dir, e.State, e.Namespace, pod, "", name); err != nil {
 						return err
 					}
 				}
@@ -93,7 +94,7 @@ func TestFrozenNodes(t *testing.T) {
 // TestOperatorDies: the replica that leads is taken away by Kubernetes while the new nodes are built, and the next leader
 // is killed outright when the evacuation begins. Another goes on, and the clients notice nothing.
 func TestOperatorDies(t *testing.T) {
-	figures := measure(t, demo.Config{
+	figures := upgrade(t, demo.Config{
 		Clients: 300, MessagesPerSecond: 100, ConnEvictRate: 20, SessEvictRate: 20,
 		OnPhase: func(ctx context.Context, e demo.Environment, phase v2beta1.Phase) error {
 			if phase != v2beta1.PhaseProvisioning && phase != v2beta1.PhaseEvacuating {
@@ -105,7 +106,7 @@ func TestOperatorDies(t *testing.T) {
 			}
 			if phase == v2beta1.PhaseEvacuating {
 				// Its container is started again, and may lead again: it has the same name.
-				_, err := cluster.Signal(ctx, e.Dir, e.State, operatorNamespace, leader, "", "KILL")
+				_, err := localkube.Signal(ctx, e.Dir, e.State, operatorNamespace, leader, "", "KILL")
 				return err
 			}
 			if err := e.Kube.CoreV1().Pods(operatorNamespace).Delete(ctx, leader, metav1.DeleteOptions{}); err != nil {

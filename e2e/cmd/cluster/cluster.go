@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/agent"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/agent/images"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/controlplane"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/agent"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/agent/images"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/controlplane"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
 // clusterCommands are the commands that run and use a cluster.
@@ -76,7 +76,7 @@ On a cluster that is up, the command adds rows to the image table and starts wha
 			if err != nil {
 				return err
 			}
-			options := cluster.UpOptions{Dir: string(dir), NoWait: !wait}
+			options := localkube.UpOptions{Dir: string(dir), NoWait: !wait}
 			if options.Images, err = parseRows(rows); err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ On a cluster that is up, the command adds rows to the image table and starts wha
 			options.Progress = func(sentence string) {
 				say(command, "[%5.1fs] %s", time.Since(begun).Seconds(), sentence)
 			}
-			if err := cluster.Up(command.Context(), options); err != nil {
+			if err := localkube.Up(command.Context(), options); err != nil {
 				return err
 			}
 			say(command, "[%5.1fs] the cluster is up; try: %s kubectl --dir %s -- get nodes",
@@ -127,8 +127,8 @@ func downCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = cluster.Down(command.Context(), cluster.DownOptions{Dir: string(dir), Purge: purge})
-			if errors.Is(err, cluster.ErrNothingToStop) {
+			err = localkube.Down(command.Context(), localkube.DownOptions{Dir: string(dir), Purge: purge})
+			if errors.Is(err, localkube.ErrNothingToStop) {
 				say(command, "%v", err)
 				return nil
 			}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/cluster"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
 )
 
 func statusCommand() *cobra.Command {
@@ -26,7 +26,7 @@ func statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			status, err := cluster.GetStatus(command.Context(), dir)
+			status, err := localkube.GetStatus(command.Context(), dir)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func statusCommand() *cobra.Command {
 	return command
 }
 
-func printStatus(out io.Writer, status *cluster.Status) error {
+func printStatus(out io.Writer, status *localkube.Status) error {
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintf(table, "Directory:\t%s\nAPI server:\t%s\nPods:\t%s listening in %s\nServices:\t%s listening in %s\n\n",
 		status.Dir, status.APIServer, status.PodCIDR, loopbackNetwork(status.PodCIDR),
@@ -78,7 +78,7 @@ func printStatus(out io.Writer, status *cluster.Status) error {
 func loopbackNetwork(cidr string) string { return "127." + strings.TrimPrefix(cidr, "10.") }
 
 func logsCommand() *cobra.Command {
-	var options cluster.LogOptions
+	var options localkube.LogOptions
 	command := &cobra.Command{
 		Use:   "logs --dir DIR COMPONENT|NAMESPACE/POD",
 		Short: "Print the log of a component or of a pod, also after its end",
@@ -91,7 +91,7 @@ is deleted and when the cluster is down.`,
 			if err != nil {
 				return err
 			}
-			return cluster.Logs(command.Context(), dir, arguments[0], options, command.OutOrStdout())
+			return localkube.Logs(command.Context(), dir, arguments[0], options, command.OutOrStdout())
 		},
 	}
 	command.Flags().BoolVarP(&options.Follow, "follow", "f", false, "go on printing")
@@ -115,7 +115,7 @@ func signalCommand() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("%q is not NAMESPACE/POD", arguments[0])
 			}
-			group, err := cluster.Signal(command.Context(), dir, s, namespace, pod, container, arguments[1])
+			group, err := localkube.Signal(command.Context(), dir, s, namespace, pod, container, arguments[1])
 			if err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func endpointCommand() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("%q is not NAMESPACE/SERVICE", arguments[0])
 			}
-			address, err := cluster.Endpoint(command.Context(), dir, namespace, service, arguments[1])
+			address, err := localkube.Endpoint(command.Context(), dir, namespace, service, arguments[1])
 			if err != nil {
 				return err
 			}

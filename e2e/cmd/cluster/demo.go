@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/show"
 )
 
 func demoCommands() []*cobra.Command {
@@ -60,11 +62,11 @@ func graphCommand() *cobra.Command {
 		Example: "  cluster graph run.json > upgrade.svg",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, arguments []string) error {
-			record, err := demo.ReadRecord(arguments[0])
+			record, err := measure.ReadRecord(arguments[0])
 			if err != nil {
 				return err
 			}
-			return demo.Graph(cmd.OutOrStdout(), record)
+			return show.Graph(cmd.OutOrStdout(), record)
 		},
 	}
 }

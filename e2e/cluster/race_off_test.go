@@ -1,6 +1,0 @@
-//go:build !race
-
-package cluster_test
-
-// raceFlags are those of the program under test: none.
-func raceFlags() []string { return nil }

@@ -1,0 +1,210 @@
+package measure
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+// What an upgrade must keep.
+const (
+	// AwayFactor times connEvictRate is how many clients may be away at once: the broker evicts a second's worth at once.
+	AwayFactor = 1.3
+	// FloorFactor times Floor.Total is how long an upgrade may take.
+	FloorFactor = 1.25
+	// GentleShare of the clients must stay connected when AwayFactor leaves room for it, as a connEvictRate of 200 does with
+	// 3,000 clients.
+	GentleShare = 0.9
+)
+
+// Figures are what was measured of an upgrade.
+type Figures struct {
+	// From and To are the revisions.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Clients is how many there are, ClientsBack how many the update revision's nodes have at the end.
+	Clients     int `json:"clients"`
+	ClientsBack int `json:"clientsBack"`
+	// MessagesAcknowledged, MessagesLost and MessagesRepeated count messages, after all had time to arrive.
+	MessagesAcknowledged uint64 `json:"messagesAcknowledged"`
+	MessagesLost         uint64 `json:"messagesLost"`
+	MessagesRepeated     uint64 `json:"messagesRepeated"`
+	// MaxDisconnects is how often the unluckiest client was disconnected; SessionsLost how often one came back and the
+	// broker had no session for it.
+	MaxDisconnects int64 `json:"maxDisconnects"`
+	SessionsLost   int64 `json:"sessionsLost"`
+	// MaxAway is the most clients that were away at once; LowestShare the least share of them connected.
+	MaxAway     int     `json:"maxAway"`
+	LowestShare float64 `json:"lowestShare"`
+	// LongestGapSeconds is the longest time between two counts of the connected clients, which are due every 0.1 s. It tells
+	// how far the machine kept up: while the clients' own program does not run, no client can come back.
+	LongestGapSeconds float64 `json:"longestGapSeconds"`
+	// ConnEvictRate is the rate asked for.
+	ConnEvictRate int32 `json:"connEvictRate"`
+	// States are the values of STATUS from the change on, each with the time it was first seen.
+	States []StateChange `json:"states"`
+	// EvacuationsSeen is how many entries of nodeEvacuationsStatus were looked at while clients moved, and
+	// EvacuationKeysMissing which documented keys any of them lacked.
+	EvacuationsSeen       int      `json:"evacuationsSeen"`
+	EvacuationKeysMissing []string `json:"evacuationKeysMissing,omitempty"`
+	// Leftovers names pods, sets and members of EMQX that should be gone.
+	Leftovers []string `json:"leftovers,omitempty"`
+	// Table is what `kubectl get emqx` printed at the end.
+	Table string `json:"table"`
+	// Patched is when the watch showed the change, Ready when it showed STATUS Ready again.
+	Patched time.Time `json:"patched"`
+	Ready   time.Time `json:"ready"`
+	// Floor is the shortest time in which it could be done.
+	Floor Floor `json:"floor"`
+	// KubeRequests are the operator's requests to kube-apiserver from Patched to Ready, EMQXRequests those to EMQX.
+	KubeRequests []RequestCount `json:"kubeRequests"`
+	EMQXRequests []RequestCount `json:"emqxRequests"`
+	// Checks compare the figures with their limits.
+	Checks []Check `json:"checks"`
+}
+
+// Floor is the shortest time in which an upgrade can be done, in seconds, by its parts.
+type Floor struct {
+	SlowestStartSeconds float64 `json:"slowestStartSeconds"`
+	InitialDelaySeconds float64 `json:"initialDelaySeconds"`
+	EvictionSeconds     float64 `json:"evictionSeconds"`
+	WaitTakeoverSeconds float64 `json:"waitTakeoverSeconds"`
+	SessionsSeconds     float64 `json:"sessionsSeconds"`
+}
+
+// Total is the sum of the parts, in seconds.
+func (f Floor) Total() float64 {
+	return f.SlowestStartSeconds + f.InitialDelaySeconds + f.EvictionSeconds + f.WaitTakeoverSeconds + f.SessionsSeconds
+}
+
+// Check is a figure and its limit.
+type Check struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	// Limit is what the value must be; empty when it is told for information only.
+	Limit string `json:"limit,omitempty"`
+	OK    bool   `json:"ok"`
+}
+
+// Seconds is the time from the change to Ready.
+func (f *Figures) Seconds() float64 { return f.Ready.Sub(f.Patched).Seconds() }
+
+// OK says whether every figure keeps its limit.
+func (f *Figures) OK() bool {
+	return len(f.Checks) > 0 && !slices.ContainsFunc(f.Checks, func(c Check) bool { return !c.OK })
+}
+
+// Failed names the figures that do not keep their limit.
+func (f *Figures) Failed() []string {
+	var names []string
+	for _, check := range f.Checks {
+		if !check.OK {
+			names = append(names, check.Name)
+		}
+	}
+	return names
+}
+
+// check compares the figures with their limits.
+func (f *Figures) check() {
+	add := func(ok bool, name, value, limit string) {
+		f.Checks = append(f.Checks, Check{Name: name, Value: value, Limit: limit, OK: ok})
+	}
+	inform := func(name, value string) { add(true, name, value, "") }
+
+	add(f.ClientsBack == f.Clients, "clients on revision "+f.To, Count(f.ClientsBack), Count(f.Clients))
+	add(f.MessagesLost == 0 && f.MessagesAcknowledged > 0, "messages lost", fmt.Sprintf("%s of %s", Count(f.MessagesLost), Count(f.MessagesAcknowledged)), "0")
+	inform("messages repeated", Count(f.MessagesRepeated))
+	inform("sessions lost", Count(f.SessionsLost))
+	add(f.MaxDisconnects <= 1, "most disconnects of a client", Count(f.MaxDisconnects), "at most 1")
+	away := int(AwayFactor * float64(f.ConnEvictRate))
+	add(f.MaxAway <= away, "most clients away at once", Count(f.MaxAway), "at most "+Count(away))
+	share := fmt.Sprintf("%.1f %%", 100*f.LowestShare)
+	if float64(f.Clients-away) >= GentleShare*float64(f.Clients) {
+		add(f.LowestShare >= GentleShare, "lowest share connected", share, fmt.Sprintf("at least %.0f %%", 100*GentleShare))
+	} else {
+		inform("lowest share connected", share)
+	}
+	inform("longest gap between counts", fmt.Sprintf("%.1f s (due every 0.1 s)", f.LongestGapSeconds))
+	add(inOrder(f.States), "STATUS", strings.Join(stateNames(f.States), " → "), "Ready → phases → Ready")
+	keys := "all"
+	if len(f.EvacuationKeysMissing) > 0 {
+		keys = "without " + strings.Join(f.EvacuationKeysMissing, ", ")
+	}
+	add(f.EvacuationsSeen > 0 && len(f.EvacuationKeysMissing) == 0, "keys of nodeEvacuationsStatus",
+		fmt.Sprintf("%s, in %d entries", keys, f.EvacuationsSeen), "all")
+	add(len(f.Leftovers) == 0, "old pods, sets and members left", orNone(f.Leftovers), "none")
+	add(documentedTable(f.Table), "kubectl get emqx", strings.Join(strings.Fields(firstLine(f.Table)), " "), "NAME STATUS AGE")
+	limit := FloorFactor * f.Floor.Total()
+	add(f.Seconds() <= limit, "time from patch to Ready", fmt.Sprintf("%.1f s", f.Seconds()),
+		fmt.Sprintf("at most %.1f s", limit))
+}
+
+// stateNames are the values of STATUS one after the other.
+func stateNames(changes []StateChange) []string {
+	var names []string
+	for _, change := range changes {
+		if len(names) == 0 || names[len(names)-1] != change.State {
+			names = append(names, change.State)
+		}
+	}
+	return names
+}
+
+// inOrder says whether STATUS went from Ready through the phases back to Ready. Those that are left at once may have
+// been missed by the watch.
+func inOrder(changes []StateChange) bool {
+	names := stateNames(changes)
+	if len(names) < 3 || names[0] != "Ready" || names[len(names)-1] != "Ready" {
+		return false
+	}
+	order := v2beta1.Phases()
+	last := -1
+	for _, name := range names[1 : len(names)-1] {
+		at := slices.Index(order, v2beta1.Phase(name))
+		if at <= last {
+			return false
+		}
+		last = at
+	}
+	for _, needed := range []v2beta1.Phase{v2beta1.PhaseProvisioning, v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown} {
+		if !slices.Contains(names, string(needed)) {
+			return false
+		}
+	}
+	return true
+}
+
+// documentedTable says whether kubectl printed the documented columns, and Ready in that of STATUS.
+func documentedTable(table string) bool {
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	if len(lines) != 2 || !slices.Equal(strings.Fields(lines[0]), []string{"NAME", "STATUS", "AGE"}) {
+		return false
+	}
+	fields := strings.Fields(lines[1])
+	return len(fields) == 3 && fields[1] == "Ready"
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// Count writes a whole number with a comma every three digits.
+func Count[T int | int32 | int64 | uint64](n T) string {
+	digits := fmt.Sprint(n)
+	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}

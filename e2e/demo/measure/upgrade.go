@@ -1,0 +1,163 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
+)
+
+// drainLimit is how long messages under way may take to arrive, and clients to come back.
+const drainLimit = 30 * time.Second
+
+// Target is the EMQX resource that is measured, and how to reach it.
+type Target struct {
+	// Dir is the local cluster's directory.
+	Dir state.Dir
+	// Kube and EMQX are clients with all rights.
+	Kube kubernetes.Interface
+	EMQX versioned.Interface
+	// Namespace and Name are those of the resource.
+	Namespace, Name string
+}
+
+// Upgrade is one upgrade of a target, while it is made and after.
+type Upgrade struct {
+	target   Target
+	observer *Observer
+	sampler  *Sampler
+	load     *load.Load
+	clients  int
+	before   *v2beta1.EMQX // As it was before the change.
+
+	patched, ready time.Time
+	asked          map[string]map[string]int // What EMQX had been asked before.
+	askedAfter     map[string]map[string]int
+	keysSeen       int
+	keysMissing    []string
+}
+
+// Begin takes down how things stand before the change. Clients is the number of clients of the load.
+func Begin(ctx context.Context, target Target, observer *Observer, sampler *Sampler, running *load.Load, clients int) (*Upgrade, error) {
+	u := &Upgrade{target: target, observer: observer, sampler: sampler, load: running, clients: clients, before: observer.Latest()}
+	var err error
+	u.asked, err = emqxRequests(ctx, target.Kube)
+	return u, err
+}
+
+// Before is the resource as it was before the change. It must not be changed.
+func (u *Upgrade) Before() *v2beta1.EMQX { return u.before }
+
+// Patched waits for the change, from which on everything is measured.
+func (u *Upgrade) Patched(ctx context.Context) error {
+	var err error
+	if u.patched, err = u.observer.Generation(ctx, u.generation()); err != nil {
+		return fmt.Errorf("the patch changed nothing of the specification: %w", err)
+	}
+	return nil
+}
+
+// generation is that of the change.
+func (u *Upgrade) generation() int64 { return u.before.Generation + 1 }
+
+// Ready waits until the resource is Ready again.
+func (u *Upgrade) Ready(ctx context.Context) error {
+	if err := u.observer.Ready(ctx, u.generation()); err != nil {
+		return err
+	}
+	u.ready = time.Now()
+	return nil
+}
+
+// WatchKeys looks, until ctx ends, whether the status has the keys that EMQX's documentation shows.
+func (u *Upgrade) WatchKeys(ctx context.Context) (err error) {
+	u.keysSeen, u.keysMissing, err = watchKeys(ctx, u.target, u.observer)
+	return err
+}
+
+// Changes waits for more changes of STATUS than the given number and returns all, the first from before the change.
+func (u *Upgrade) Changes(ctx context.Context, than int) ([]StateChange, error) {
+	return u.observer.More(ctx, u.patched, than)
+}
+
+// End takes down how things stand once the resource is Ready. It belongs right after Ready, before anything is awaited.
+func (u *Upgrade) End(ctx context.Context) error {
+	var err error
+	u.askedAfter, err = emqxRequests(ctx, u.target.Kube)
+	return err
+}
+
+// Record puts together what is known of the upgrade.
+func (u *Upgrade) Record(figures *Figures) *Record {
+	return &Record{Connected: u.load.Samples(), Revisions: u.sampler.recorded(), Figures: *figures}
+}
+
+// Figures waits for what is under way and takes the measure of the upgrade. Table prints the resource as users see it.
+func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (string, error)) (Figures, error) {
+	samples := u.load.Samples()
+	drained := u.load.Drain(ctx, drainLimit)
+	emqx := u.observer.Latest()
+	f := Figures{
+		From: u.before.Status.CoreNodesStatus.CurrentRevision, To: emqx.Status.CoreNodesStatus.UpdateRevision, Clients: u.clients,
+		MessagesAcknowledged: drained.Acked, MessagesLost: drained.Lost, MessagesRepeated: drained.Repeated,
+		MaxDisconnects: drained.MaxDisconnects, SessionsLost: drained.SessionsLost, MaxAway: drained.MaxAway,
+		ConnEvictRate: emqx.Spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate,
+		States:        u.observer.Since(u.patched), Patched: u.patched, Ready: u.ready,
+		EvacuationsSeen: u.keysSeen, EvacuationKeysMissing: u.keysMissing,
+		EMQXRequests: difference(u.asked, u.askedAfter), Floor: u.floor(emqx),
+	}
+	f.LowestShare, f.LongestGapSeconds = dip(samples, u.patched, u.clients)
+	var err error
+	if f.ClientsBack, err = u.sampler.clientsOf(ctx, f.To, f.Clients); err != nil {
+		return f, err
+	}
+	if f.Leftovers, err = u.sampler.left(ctx); err != nil {
+		return f, err
+	}
+	if f.Table, err = table(ctx); err != nil {
+		return f, err
+	}
+	if f.KubeRequests, err = kubeRequests(u.target.Dir, u.patched, u.ready); err != nil {
+		return f, err
+	}
+	f.check()
+	return f, nil
+}
+
+// dip returns the least share of clients connected since the change, and the longest time between two counts.
+func dip(samples []load.Sample, patched time.Time, clients int) (lowestShare, longestGapSeconds float64) {
+	lowestShare = 1
+	for i, sample := range samples {
+		if !sample.At.After(patched) {
+			continue
+		}
+		if i > 0 {
+			longestGapSeconds = max(longestGapSeconds, sample.At.Sub(samples[i-1].At).Seconds())
+		}
+		lowestShare = min(lowestShare, float64(sample.Connected)/float64(clients))
+	}
+	return lowestShare, longestGapSeconds
+}
+
+// floor is the shortest time in which the upgrade could be done.
+func (u *Upgrade) floor(emqx *v2beta1.EMQX) Floor {
+	strategy := &emqx.Spec.UpdateStrategy
+	eviction := &strategy.EvacuationStrategy
+	f := Floor{
+		InitialDelaySeconds: float64(strategy.InitialDelaySeconds), WaitTakeoverSeconds: float64(eviction.WaitTakeover),
+		EvictionSeconds: float64(u.clients) / float64(max(1, eviction.ConnEvictRate)),
+		SessionsSeconds: float64(u.observer.sessionsToMove()) / float64(max(1, eviction.SessEvictRate)),
+	}
+	for _, pod := range u.observer.present() {
+		if pod.revision == emqx.Status.CoreNodesStatus.UpdateRevision && pod.created.After(u.patched) && !pod.ready.IsZero() {
+			f.SlowestStartSeconds = max(f.SlowestStartSeconds, pod.ready.Sub(pod.created).Seconds())
+		}
+	}
+	return f
+}

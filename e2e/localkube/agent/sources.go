@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+)
+
+// requestTimeout bounds single requests to the API.
+const requestTimeout = 10 * time.Second
+
+// apiSource reads what pods refer to from the API itself and not from a cache: what was written just before the pod
+// must be seen.
+type apiSource struct{ client kubernetes.Interface }
+
+// Secret implements podenv.Source.
+func (s apiSource) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return s.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// ConfigMap implements podenv.Source.
+func (s apiSource) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return s.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// apiTokens asks the API for tokens.
+type apiTokens struct{ client kubernetes.Interface }
+
+// Token implements podvolume.Tokens.
+func (t apiTokens) Token(ctx context.Context, pod *corev1.Pod, audience string, expirationSeconds int64) (string, time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		ExpirationSeconds: &expirationSeconds,
+		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+	}}
+	if audience != "" {
+		request.Spec.Audiences = []string{audience}
+	}
+	answer, err := t.client.CoreV1().ServiceAccounts(pod.Namespace).
+		CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("asking for a token of service account %q: %w", pod.Spec.ServiceAccountName, err)
+	}
+	return answer.Status.Token, answer.Status.ExpirationTimestamp.Time, nil
+}
+
+// writeTokenKubeconfig writes a kubeconfig for a program in a pod.
+func writeTokenKubeconfig(path string, config *Config, namespace, tokenFile string) error {
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters["local"] = &clientcmdapi.Cluster{
+		Server:               "https://" + config.State.Endpoint(config.State.Ports.APIServer),
+		CertificateAuthority: config.Dir.PKI("ca.crt"),
+	}
+	kubeconfig.AuthInfos["pod"] = &clientcmdapi.AuthInfo{TokenFile: tokenFile}
+	kubeconfig.Contexts["local"] = &clientcmdapi.Context{Cluster: "local", AuthInfo: "pod", Namespace: namespace}
+	kubeconfig.CurrentContext = "local"
+	if err := clientcmd.WriteToFile(*kubeconfig, path); err != nil {
+		return fmt.Errorf("writing the pod's kubeconfig: %w", err)
+	}
+	return nil
+}
+
+func podLogDir(dir state.Dir, pod *corev1.Pod) string {
+	return filepath.Join(dir.PodLogs(), pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+}
+
+// keptLogDirs is how many pods' logs are kept, those of deleted pods included.
+const keptLogDirs = 300
+
+// pruneLogs removes the logs of the pods that were written to longest ago, beyond those that are kept. Pods that run
+// are never among them.
+func pruneLogs(dir state.Dir, running map[string]bool) error {
+	entries, err := os.ReadDir(dir.PodLogs())
+	if err != nil {
+		return fmt.Errorf("listing the logs of pods: %w", err)
+	}
+	type aged struct {
+		name    string
+		written time.Time
+	}
+	var removable []aged
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && !running[entry.Name()] {
+			removable = append(removable, aged{name: entry.Name(), written: info.ModTime()})
+		}
+	}
+	slices.SortFunc(removable, func(a, b aged) int { return a.written.Compare(b.written) })
+	for i := range min(max(len(entries)-keptLogDirs, 0), len(removable)) {
+		if err := os.RemoveAll(filepath.Join(dir.PodLogs(), removable[i].name)); err != nil {
+			return fmt.Errorf("removing old logs: %w", err)
+		}
+	}
+	return nil
+}

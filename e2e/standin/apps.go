@@ -1,0 +1,179 @@
+package standin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/api"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/broker"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/evacuate"
+)
+
+// What nodes tell each other besides what broker, evacuation and API do.
+const (
+	topicKeys   = "node.keys"
+	topicConfig = "node.config"
+)
+
+// apps is everything that restarts when a node joins a cluster: broker, evacuation and API.
+type apps struct {
+	broker    *broker.Broker
+	evacuate  *evacuate.Service
+	api       *api.Server
+	listeners *listeners
+}
+
+// newApps makes the applications. They know the cluster from now on, but nobody can reach them before open.
+func (n *Node) newApps() (*apps, error) {
+	sessions := 0
+	if !n.old() || n.licence.MaxSessions() < 1000 {
+		sessions = n.licence.MaxSessions()
+	}
+	b, err := broker.New(broker.Config{Bus: n.membership, Timeouts: n.cfg.Broker, MaxSessions: sessions, Log: n.log})
+	if err != nil {
+		return nil, err
+	}
+	a := &apps{broker: b, listeners: &listeners{broker: b, address: n.cfg.Address, secure: n.secure}}
+	a.evacuate, err = evacuate.New(evacuate.Config{
+		Bus: n.membership, Broker: b, DataDir: n.cfg.DataDir, Timeouts: n.cfg.Evacuation, RetryFailed: n.old(),
+		RPCTimeouts: !n.old(), Log: n.log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	a.api = api.New(api.Config{
+		Cluster: n.membership, Broker: b, Evacuation: a.evacuate, Keys: n.keys, Config: n.store, Listeners: a.listeners,
+		Tell: n.tellConfig, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
+		Facts: api.Facts{
+			Started: n.started, MemoryBytes: n.cfg.MemoryBytes, LogPath: n.cfg.logPath(), Role: "core",
+		},
+		Log: n.log,
+	})
+	return a, nil
+}
+
+// open lets clients and API users in.
+func (n *Node) open(a *apps) error {
+	tree := n.store.Effective()
+	address, err := dashboardAddress(tree, n.cfg.Address)
+	if err != nil {
+		return err
+	}
+	if err := a.listeners.openAll(tree); err != nil {
+		return err
+	}
+	return a.api.Serve(address)
+}
+
+func (a *apps) close() error {
+	err := a.api.Close()
+	a.evacuate.Close()
+	return errors.Join(err, a.broker.Close())
+}
+
+// PeerUp gives a node that has just connected what it must know.
+func (n *Node) PeerUp(node string) {
+	n.apps.Load().broker.PeerUp(node)
+	n.castTo(node, topicKeys, n.keys.All())
+	if change, changed := n.store.Current(); changed {
+		n.castTo(node, topicConfig, change)
+	}
+}
+
+// PeerDown takes leave of a node.
+func (n *Node) PeerDown(node string) {
+	a := n.apps.Load()
+	a.broker.PeerDown(node)
+	a.evacuate.PeerDown(node)
+}
+
+// Cast takes a message from another node.
+func (n *Node) Cast(node, topic string, body []byte) {
+	var err error
+	switch topic {
+	case topicKeys:
+		var keys []api.Key
+		if err = json.Unmarshal(body, &keys); err == nil {
+			for _, key := range keys {
+				n.keys.Learn(key)
+			}
+		}
+	case topicConfig:
+		var change api.Change
+		if err = json.Unmarshal(body, &change); err == nil {
+			err = n.learnConfig(change)
+		}
+	default:
+		n.apps.Load().broker.Cast(node, topic, body)
+	}
+	if err != nil {
+		n.log.Error("message from a node", "node", node, "topic", topic, "error", err)
+	}
+}
+
+func (n *Node) learnConfig(change api.Change) error {
+	before := n.store.Effective()
+	news, err := n.store.Learn(change)
+	if err != nil || !news {
+		return err
+	}
+	after := n.store.Effective()
+	if key := after.Text("", "license", "key"); key != before.Text("", "license", "key") {
+		n.licence.Set(key)
+	}
+	a := n.apps.Load()
+	go func() { // closing a listener waits for its clients
+		if err := a.listeners.Apply(before, after); err != nil {
+			n.log.Error("listeners after a change of the configuration", "error", err)
+		}
+	}()
+	return nil
+}
+
+func (n *Node) tellConfig(change api.Change) {
+	for _, node := range n.membership.Linked() {
+		n.castTo(node, topicConfig, change)
+	}
+}
+
+func (n *Node) tellKey(key api.Key) {
+	if n.membership == nil { // keys of the file are read before there is a cluster
+		return
+	}
+	for _, node := range n.membership.Linked() {
+		n.castTo(node, topicKeys, []api.Key{key})
+	}
+}
+
+func (n *Node) castTo(node, topic string, v any) {
+	if err := n.membership.Cast(node, topic, v, false); err != nil {
+		n.log.Debug("cast", "topic", topic, "node", node, "error", err) // it gets everything when it connects again
+	}
+}
+
+// Call answers another node.
+func (n *Node) Call(ctx context.Context, node, topic string, body []byte) ([]byte, error) {
+	a := n.apps.Load()
+	area, _, _ := strings.Cut(topic, ".")
+	switch area {
+	case "broker":
+		return a.broker.Call(ctx, node, topic, body)
+	case "evacuate", "rebalance":
+		return a.evacuate.Call(ctx, topic, body)
+	case "api":
+		return a.api.Call(ctx, topic, body)
+	default:
+		return nil, fmt.Errorf("unknown topic %s", topic)
+	}
+}
+
+// Leave restarts the applications of a node that has been forced out of its cluster.
+func (n *Node) Leave() {
+	select {
+	case n.leave <- struct{}{}:
+	default: // it is leaving already
+	}
+}

@@ -1,0 +1,268 @@
+package standin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/api"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/licence"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
+)
+
+// askTimeout bounds the question a node puts to another one before it joins.
+const askTimeout = 3 * time.Second
+
+// busyRetry is the pause after a node that was to be joined was itself joining.
+const busyRetry = 300 * time.Millisecond
+
+// Node is one EMQX node.
+type Node struct {
+	cfg        Config
+	log        *slog.Logger
+	started    time.Time
+	licence    *licence.Licence
+	keys       *api.Keys
+	store      *api.Store
+	secure     *tls.Config
+	membership *membership.Cluster
+	apps       atomic.Pointer[apps]
+	leave      chan struct{}
+	busy       bool // the node that was to be joined was itself joining
+}
+
+// New checks the configuration. Nothing is opened before Run.
+func New(cfg Config) (*Node, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, leave: make(chan struct{}, 1)}
+	if n.store, err = api.NewStore(cfg.Layers, cfg.DataDir); err != nil {
+		return nil, err
+	}
+	n.licence = licence.New(n.store.Effective().Text("default", "license", "key"), n.old())
+	if n.secure, err = selfSigned(cfg.Address); err != nil {
+		return nil, err
+	}
+	n.keys = api.NewKeys(n.tellKey)
+	return n, nil
+}
+
+// Name is the node's name.
+func (n *Node) Name() string { return n.cfg.Name }
+
+func (n *Node) old() bool { return strings.HasPrefix(n.cfg.Version, "5.8.") }
+
+// Run is the node's life: it boots, finds its cluster, serves, and stops in good order when ctx ends. It returns nil
+// then, and otherwise why the node could not go on.
+func (n *Node) Run(ctx context.Context) error {
+	n.started = time.Now()
+	if !pause(ctx, n.cfg.Timing.Boot) {
+		return nil
+	}
+	if err := n.boot(ctx); err != nil {
+		return errors.Join(err, n.halt())
+	}
+	if err := n.serve(ctx); err != nil {
+		return errors.Join(err, n.halt())
+	}
+	return n.halt()
+}
+
+// boot opens the node: alone at first, or with the members it remembers.
+func (n *Node) boot(ctx context.Context) error {
+	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Address, LinkPort))
+	if err != nil {
+		return fmt.Errorf("link listener: %w", err)
+	}
+	n.membership, err = membership.New(membership.Config{
+		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started, DataDir: n.cfg.DataDir,
+		Listener: ln, Resolve: n.cfg.Resolver.Node, Apps: n, Link: n.cfg.Link, Log: n.log,
+	})
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	a, err := n.newApps()
+	if err != nil {
+		return err
+	}
+	n.apps.Store(a)
+	n.readKeys()
+	n.membership.Connect()
+	known := n.membership.Clustered()
+	if known {
+		if err := n.rejoin(ctx); err != nil {
+			return err
+		}
+	}
+	n.membership.Announce(true)
+	if err := n.open(a); err != nil {
+		return err
+	}
+	n.log.Info("EMQX stand-in is running now!", "node", n.cfg.Name, "version", n.cfg.Version)
+	if pause(ctx, n.cfg.Timing.Routes) {
+		a.api.Ready()
+	}
+	return nil
+}
+
+// readKeys puts the keys of the file. One that cannot be read costs nothing but the keys in it.
+func (n *Node) readKeys() {
+	if n.cfg.KeyFile != "" {
+		if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
+			n.log.Error("API keys", "error", err)
+		}
+	}
+	for _, line := range n.cfg.KeyLines {
+		if err := n.keys.PutLine(line); err != nil {
+			n.log.Error("API key", "error", err)
+		}
+	}
+}
+
+// rejoin connects a known member with those of the others that run, before it takes clients.
+func (n *Node) rejoin(ctx context.Context) error {
+	if !n.licence.Clusters() {
+		return licence.ErrSingleNode
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+	defer cancel()
+	if n.membership.Expelled(ctx) {
+		n.log.Warn("the cluster has forgotten this node, which is alone now")
+		n.membership.Abandon()
+		return nil
+	}
+	if err := n.membership.WaitAnswering(ctx); err != nil {
+		n.log.Warn("not all members answer", "error", err)
+	}
+	return nil
+}
+
+// serve looks for the cluster until the node is in it, and obeys when it is forced out.
+func (n *Node) serve(ctx context.Context) error {
+	timer := time.NewTimer(n.cfg.Timing.Autocluster)
+	defer timer.Stop()
+	search := n.cfg.Discover != nil
+	for {
+		var due <-chan time.Time
+		if search {
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.leave:
+			search = false // as in EMQX, only the next start looks for a cluster again
+			if err := n.restart(ctx, func() error { n.membership.Abandon(); return nil }); err != nil {
+				return err
+			}
+		case <-due:
+			done, err := n.search(ctx)
+			if err != nil {
+				return err
+			}
+			search = !done
+			timer.Reset(n.cfg.Timing.Retry)
+			if n.busy {
+				timer.Reset(busyRetry)
+			}
+		}
+	}
+}
+
+// search is one look for other nodes. It reports true when no more are needed.
+func (n *Node) search(ctx context.Context) (bool, error) {
+	choice, err := n.membership.Choose(ctx, n.cfg.Discover, askTimeout)
+	if err != nil {
+		n.log.Warn("autocluster", "error", err)
+		return false, nil
+	}
+	if choice.Target == "" {
+		return choice.Complete, nil
+	}
+	members, err := n.membership.RequestJoin(ctx, choice.Target)
+	n.busy = errors.Is(err, membership.ErrBusy)
+	if err != nil {
+		n.log.Warn("autocluster", "error", err)
+		return false, nil
+	}
+	defer n.membership.Joined()
+	n.log.Info("joining", "node", choice.Target)
+	err = n.restart(ctx, func() error {
+		n.membership.Adopt(members)
+		linkCtx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+		defer cancel()
+		if err := n.membership.WaitAnswering(linkCtx); err != nil {
+			n.log.Warn("not all members answer", "error", err)
+		}
+		if !n.licence.Clusters() {
+			return licence.ErrSingleNode
+		}
+		return nil
+	})
+	return false, err
+}
+
+// restart stops the applications, lets between do its work, and starts them afresh: clients are dropped, listeners
+// and API are closed for a while, and what was stored here is gone.
+func (n *Node) restart(ctx context.Context, between func() error) error {
+	begun := time.Now()
+	n.membership.Announce(false)
+	if err := n.apps.Load().close(); err != nil {
+		n.log.Error("stop the applications", "error", err)
+	}
+	a, err := n.newApps()
+	if err != nil {
+		return err
+	}
+	n.apps.Store(a)
+	if err := between(); err != nil {
+		return err
+	}
+	// As recorded, the others see the node running after three fifths of the time, and it serves at the end.
+	if !pause(ctx, n.cfg.Timing.Restart*3/5-time.Since(begun)) {
+		return nil
+	}
+	n.membership.Announce(true)
+	if !pause(ctx, n.cfg.Timing.Restart-time.Since(begun)) {
+		return nil
+	}
+	a.api.Ready()
+	return n.open(a)
+}
+
+// halt stops the node in good order: nobody new, clients dropped, queues sent out.
+func (n *Node) halt() error {
+	if n.membership == nil {
+		return nil
+	}
+	n.membership.Announce(false)
+	var err error
+	if a := n.apps.Load(); a != nil {
+		err = a.close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.Stop)
+	defer cancel()
+	return errors.Join(err, n.membership.Close(ctx))
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
