@@ -145,7 +145,7 @@ func (c *installed) buildForeign() {
 		}, by)
 		require.NoError(t, err)
 	}
-	set, err := resources.StatefulSet(created, resources.CoreSet{Revision: foreignRevision, Replicas: 2, Ports: resources.Ports{
+	set, err := resources.StatefulSet(created, resources.CoreSet{Revision: foreignRevision, Replicas: 2, ConfigMap: created.ConfigMapName(), Ports: resources.Ports{
 		Dashboard: []resources.Port{{Name: "dashboard", Number: 18083, Protocol: corev1.ProtocolTCP}},
 	}})
 	require.NoError(t, err)

@@ -60,7 +60,7 @@ func (s *Sampler) left(ctx context.Context) (leftovers []string, err error) {
 	expected := map[string]bool{}
 	for _, pod := range pods {
 		if pod.revision == revision {
-			expected[emqx.CoreNodeName(pod.name)] = true
+			expected["emqx@"+pod.name+"."+emqx.NodeDomain()] = true
 		} else {
 			leftovers = append(leftovers, "pod "+pod.name)
 		}

@@ -68,6 +68,6 @@ func PhaseSeconds(changes []StateChange, patched, now time.Time) map[v2beta1.Pha
 
 // shortNames shortens the names of nodes to those of their pods.
 func shortNames(text string, emqx *v2beta1.EMQX) string {
-	_, domain, _ := strings.Cut(emqx.CoreNodeName(""), "@")
+	domain := "." + emqx.NodeDomain()
 	return strings.ReplaceAll(strings.ReplaceAll(text, domain, ""), "emqx@", "")
 }

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
@@ -32,8 +32,8 @@ type RevisionSample struct {
 // Sampler asks every node for the number of its clients. A node that does not answer keeps its last number.
 type Sampler struct {
 	observer    *Observer
-	client      *evacuate.Client
-	credentials evacuate.Credentials
+	client      *emqx.Client
+	credentials emqx.Credentials
 	tasks       sync.WaitGroup
 
 	mu      sync.Mutex
@@ -44,16 +44,16 @@ type Sampler struct {
 }
 
 // readCredentials reads the operator's key to the API of EMQX.
-func readCredentials(ctx context.Context, target Target, name string) (evacuate.Credentials, error) {
+func readCredentials(ctx context.Context, target Target, name string) (emqx.Credentials, error) {
 	secret, err := target.Kube.CoreV1().Secrets(target.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return evacuate.Credentials{}, fmt.Errorf("read the API key from Secret %s: %w", name, err)
+		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s: %w", name, err)
 	}
 	password, ok := resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
 	if !ok {
-		return evacuate.Credentials{}, fmt.Errorf("read the API key from Secret %s: it has none of the operator", name)
+		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s: it has none of the operator", name)
 	}
-	return evacuate.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
+	return emqx.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
 }
 
 // Sample starts to ask the nodes, until ctx ends; Wait waits for that.
@@ -63,7 +63,7 @@ func Sample(ctx context.Context, target Target, observer *Observer) (*Sampler, e
 		return nil, err
 	}
 	s := &Sampler{
-		observer: observer, client: evacuate.NewClient(nil), credentials: credentials,
+		observer: observer, client: emqx.NewClient(nil), credentials: credentials,
 		counts: map[string]int{}, of: map[string]string{}, asking: map[string]bool{},
 	}
 	s.tasks.Go(func() { s.loop(ctx) })
@@ -151,7 +151,7 @@ func (s *Sampler) clients(ctx context.Context, pod podFacts) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	node := evacuate.Node{Name: s.observer.Latest().CoreNodeName(pod.name), URL: address}
+	node := emqx.Node{Name: "emqx@" + pod.name + "." + s.observer.Latest().NodeDomain(), URL: address}
 	info, err := s.client.Info(ctx, node, s.credentials)
 	if err != nil {
 		return 0, err
