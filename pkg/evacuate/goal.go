@@ -75,8 +75,10 @@ type Observation struct {
 	Failure string
 }
 
-// Sample is the number of clients of a node at a time.
+// Sample is the number of clients of a node at a beat: the nodes of a cluster are asked together, so that samples of one
+// beat can be added up.
 type Sample struct {
+	// At is the time of the beat.
 	At   time.Time
 	Live int64
 }

@@ -62,7 +62,7 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 	defer timer.Stop()
 	var last NodeObservation
 	for {
-		converge := true
+		converge, beat := true, time.Time{}
 		select {
 		case <-ctx.Done():
 			return
@@ -74,9 +74,15 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 			converge = false // What it did is looked at; if it did not help, it is given again at the next beat.
 		case <-loop.kick:
 		case <-timer.C:
+			beat = time.Now()
 		}
 		goal, busy := d.loopGoal(loop)
-		if err := d.guarded(func() error { last = d.observe(ctx, goal, busy, last); return nil }); err != nil {
+		if busy && !beat.IsZero() {
+			beat = beat.Add(-beat.Sub(d.began) % d.config.BusyInterval)
+		} else {
+			beat = time.Time{}
+		}
+		if err := d.guarded(func() error { last = d.observe(ctx, goal, beat, last); return nil }); err != nil {
 			last = failed(last, err)
 		}
 		if ctx.Err() != nil {

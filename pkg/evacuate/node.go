@@ -13,8 +13,9 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
-// observe asks a node about itself and returns what is known now.
-func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, last NodeObservation) NodeObservation {
+// observe asks a node about itself and returns what is known now. Asked at a beat, which is zero for other times, it takes a
+// sample.
+func (d *Driver) observe(ctx context.Context, goal NodeGoal, beat time.Time, last NodeObservation) NodeObservation {
 	credentials, err := d.credentials.get(ctx)
 	if err != nil {
 		return failed(last, err)
@@ -29,8 +30,9 @@ func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, last Nod
 	if slices.Equal(next.Members, last.Members) {
 		next.MembersSince = last.MembersSince
 	}
-	if busy {
-		next.Samples = sampled(last.Samples, Sample{At: next.Seen, Live: next.Info.LiveConnections.Value})
+	next.Samples = last.Samples
+	if !beat.IsZero() {
+		next.Samples = sampled(last.Samples, Sample{At: beat, Live: next.Info.LiveConnections.Value})
 	}
 	return next
 }

@@ -27,6 +27,8 @@ type (
 		Held bool
 		// Prompt tells that clients are seen to be back at once; see Prompt.
 		Prompt bool
+		// SeenFor is how long ago Live was counted, at a beat.
+		SeenFor time.Duration
 	}
 	// Pace is how connections may be evicted now.
 	Pace struct {
@@ -52,8 +54,48 @@ func PaceOf(input PaceInput) Pace {
 	if int64(pace.Tick) > most {
 		pace.Tick, pace.ByLimit = int32(most), true //nolint:gosec // Less than an int32.
 	}
-	pace.Hold = pace.Away+int64(pace.Tick) > limit || input.Held && pace.Away > limit/2
+	pace.Hold = pace.Away+unseen(input.SeenFor)*int64(pace.Tick) > limit || input.Held && pace.Away > limit/2
 	return pace
+}
+
+// LateAfter is how old the last common look at the nodes may be: by then the next should be there.
+const LateAfter = 1300 * time.Millisecond
+
+// unseen is how many ticks there may be that were not seen yet: the next, and one more for every look that did not come.
+func unseen(seenFor time.Duration) int64 {
+	if seenFor < LateAfter {
+		return 1
+	}
+	return 2 + int64((seenFor-LateAfter)/time.Second)
+}
+
+// LiveTogether is the number of clients of the nodes at the last beat that all have answered at: added up from answers of
+// different beats, clients on their way from one node to another would be missing, or count twice. A node that does not
+// answer counts with what was last known; so do all while there is no such beat, which is zero then.
+func LiveTogether(nodes []NodeObservation) (live int64, beat time.Time) {
+	beat = togetherAt(nodes)
+	if total, known := liveAt(nodes, beat); known {
+		return total, beat
+	}
+	var latest int64
+	for _, node := range nodes {
+		latest += node.Info.LiveConnections.Value
+	}
+	return latest, time.Time{}
+}
+
+// togetherAt is the last beat that all nodes which answer have answered at; zero when there is none.
+func togetherAt(nodes []NodeObservation) time.Time {
+	var beat time.Time
+	for _, node := range nodes {
+		if !node.Known() || len(node.Samples) == 0 {
+			continue
+		}
+		if last := node.Samples[len(node.Samples)-1].At; beat.IsZero() || last.Before(beat) {
+			beat = last
+		}
+	}
+	return beat
 }
 
 // promptLooks is for how many seconds clients must be seen to be back at once.
@@ -61,12 +103,13 @@ const promptLooks = 4
 
 // Prompt reports whether evicted clients are seen to be back at once: in the last seconds more than the limit was evicted
 // from the leaving nodes, and at no look was a tenth of the limit away.
-func Prompt(leaving, all []NodeObservation, now time.Time, baseline, limit int64) bool {
-	if evictedSince(leaving, now.Add(-promptLooks*time.Second)) <= limit {
+func Prompt(leaving, all []NodeObservation, baseline, limit int64) bool {
+	last := togetherAt(all)
+	if last.IsZero() || evictedSince(leaving, last.Add(-promptLooks*time.Second)) <= limit {
 		return false
 	}
 	for i := range promptLooks {
-		total, known := liveAt(all, now.Add(-time.Duration(i)*time.Second))
+		total, known := liveAt(all, last.Add(-time.Duration(i)*time.Second))
 		if !known || baseline-total > limit/10 {
 			return false
 		}

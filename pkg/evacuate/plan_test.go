@@ -286,6 +286,10 @@ func TestPace(t *testing.T) {
 		{"a small tick fits longer", PaceInput{Baseline: 1000, Live: 910, Limit: 100, ConnEvictRate: 10}, Pace{Away: 90, Tick: 10}},
 		{"held, it goes on below half", PaceInput{Baseline: 1000, Live: 949, Limit: 100, ConnEvictRate: 10, Held: true}, Pace{Away: 51, Tick: 10, Hold: true}},
 		{"and then does", PaceInput{Baseline: 1000, Live: 950, Limit: 100, ConnEvictRate: 10, Held: true}, Pace{Away: 50, Tick: 10}},
+		{"a look that did not come counts as a tick that was not seen", PaceInput{Baseline: 1000, Live: 1000, Limit: 100, ConnEvictRate: 1000, SeenFor: LateAfter}, Pace{Tick: 50, ByLimit: true}},
+		{"with one client away there is no room for it", PaceInput{Baseline: 1000, Live: 999, Limit: 100, ConnEvictRate: 1000, SeenFor: LateAfter}, Pace{Away: 1, Tick: 50, ByLimit: true, Hold: true}},
+		{"nor at the faster tick", PaceInput{Baseline: 1000, Live: 1000, Limit: 100, ConnEvictRate: 1000, SeenFor: LateAfter, Prompt: true}, Pace{Tick: 90, ByLimit: true, Hold: true}},
+		{"two looks that did not come are two", PaceInput{Baseline: 1000, Live: 1000, Limit: 100, ConnEvictRate: 1000, SeenFor: LateAfter + time.Second}, Pace{Tick: 50, ByLimit: true, Hold: true}},
 		{"more came than were there", PaceInput{Baseline: 1000, Live: 1200, Limit: 100, ConnEvictRate: 10}, Pace{Tick: 10}},
 		{"of ten clients one goes at a time", PaceInput{Baseline: 10, Live: 10, Limit: 1, ConnEvictRate: 1000}, Pace{Tick: 1, ByLimit: true}},
 		{"and the next when it is back", PaceInput{Baseline: 10, Live: 9, Limit: 1, ConnEvictRate: 1000}, Pace{Away: 1, Tick: 1, ByLimit: true, Hold: true}},
@@ -302,12 +306,32 @@ func TestPrompt(t *testing.T) {
 	late := observed(200, 200, samples(0, 0, 50, 100, 150, 200))
 	idle := observed(0, 0, samples(0, 0, 0, 0, 0, 0))
 	prompt := func(leaving, staying NodeObservation) bool {
-		return Prompt([]NodeObservation{leaving}, []NodeObservation{leaving, staying}, now, 1000, 100)
+		return Prompt([]NodeObservation{leaving}, []NodeObservation{leaving, staying}, 1000, 100)
 	}
 	require.True(t, prompt(leaving, back), "five are away at each look")
 	require.False(t, prompt(leaving, late), "fifty are")
 	require.False(t, prompt(observed(1000, 1000, samples(1000, 1000, 1000, 1000, 1000, 1000)), idle), "nobody was evicted")
 	require.False(t, prompt(observed(750, 1000), observed(245, 245)), "without samples nothing was seen")
+}
+
+func TestLiveTogether(t *testing.T) {
+	beat := func(seconds int, live int64) Sample {
+		return Sample{At: now.Add(time.Duration(seconds) * time.Second), Live: live}
+	}
+	old := observed(80, 80, func(n *NodeObservation) { n.Samples = []Sample{beat(-1, 100), beat(0, 80)} })
+	fresh := observed(0, 0, func(n *NodeObservation) { n.Samples = []Sample{beat(-1, 0)} })
+	together := func(want int64, at time.Time, reason string, nodes ...NodeObservation) {
+		t.Helper()
+		live, beat := LiveTogether(nodes)
+		require.Equal(t, want, live, reason)
+		require.Equal(t, at, beat, reason)
+	}
+	together(100, now.Add(-time.Second), "the new node has not answered at this beat yet", old, fresh)
+	fresh.Samples = append(fresh.Samples, beat(0, 20))
+	together(100, now, "now it has", old, fresh)
+	gone := observed(7, 7, silent, func(n *NodeObservation) { n.Samples = []Sample{beat(-9, 7)} })
+	together(107, now, "a silent node does not keep the others' beat back", old, fresh, gone)
+	together(12, time.Time{}, "without samples what is known last counts", observed(5, 5), observed(7, 7))
 }
 
 func TestDeparted(t *testing.T) {

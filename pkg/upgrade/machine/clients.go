@@ -27,24 +27,27 @@ func rate(asked int32) int32 {
 	return asked
 }
 
-// liveClients is the number of clients of the cluster. A node that does not answer counts with what was last known.
-func liveClients(s Snapshot) int64 {
+// liveClients is the number of clients of the cluster, at the last beat that all nodes have answered at. A node that does
+// not answer counts with what was last known, by an operator before this one, if need be.
+func liveClients(s Snapshot) (live int64, beat time.Time) {
 	told := map[string]int64{}
 	for _, node := range s.EMQX.Status.CoreNodes {
 		told[node.Node] = node.LiveConnections
 	}
 	var total int64
+	var nodes []evacuate.NodeObservation
 	for _, pod := range s.pods() {
 		node, seen := s.Observation.Nodes[pod.Node]
 		switch {
 		case s.stopped(pod):
 		case seen && !node.Seen.IsZero():
-			total += node.Info.LiveConnections.Value
+			nodes = append(nodes, node)
 		default:
 			total += told[pod.Node]
 		}
 	}
-	return total
+	live, beat = evacuate.LiveTogether(nodes)
+	return total + live, beat
 }
 
 func (s *Snapshot) observations(pods []Pod) []evacuate.NodeObservation {
@@ -71,7 +74,8 @@ func maxUnavailable(s Snapshot, baseline int64) int64 {
 // follow lets the baseline follow the number of clients when those who are missing have left for good: they must not hold
 // an upgrade for ever.
 func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
-	live, held := liveClients(s), upgrade.HeldTime
+	live, _ := liveClients(s)
+	held := upgrade.HeldTime
 	if held == nil || upgrade.HeldReason != clientsAway {
 		return
 	}
@@ -83,11 +87,29 @@ func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
 // pace is how fast connections may be evicted now.
 func pace(s Snapshot, upgrade v2beta1.UpgradeStatus) evacuate.Pace {
 	limit := maxUnavailable(s, upgrade.ClientsTotal)
+	live, beat := liveClients(s)
 	return evacuate.PaceOf(evacuate.PaceInput{
-		Baseline: upgrade.ClientsTotal, Live: liveClients(s), Limit: limit, ConnEvictRate: rate(s.strategy().ConnEvictRate),
+		Baseline: upgrade.ClientsTotal, Live: live, SeenFor: seenFor(s, beat), Limit: limit, ConnEvictRate: rate(s.strategy().ConnEvictRate),
 		Held:   upgrade.HeldTime != nil && upgrade.HeldReason == clientsAway,
-		Prompt: evacuate.Prompt(s.observations(s.leaving()), s.observations(s.pods()), s.Now, upgrade.ClientsTotal, limit),
+		Prompt: evacuate.Prompt(s.observations(s.leaving()), s.observations(s.pods()), upgrade.ClientsTotal, limit),
 	})
+}
+
+// seenFor is how long ago a beat was.
+func seenFor(s Snapshot, beat time.Time) time.Duration {
+	if beat.IsZero() {
+		return 0
+	}
+	return s.Now.Sub(beat)
+}
+
+// nextLook is when the pace must be judged again: when the next look at the nodes is late.
+func nextLook(s Snapshot) time.Duration {
+	_, beat := liveClients(s)
+	if late := evacuate.LateAfter - seenFor(s, beat); late > 0 {
+		return late
+	}
+	return time.Second
 }
 
 // clientsAway is the reason of a hold because too many clients are away.

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
@@ -24,7 +23,8 @@ func evacuating(s Snapshot) Decision {
 	upgrade := s.upgradeStatus()
 	if upgrade.ClientsTotalTime == nil {
 		decision := wait(s, serve(s), Lack{"ClientsNotNoted", "the number of clients to be noted"})
-		decision.Upgrade.ClientsTotal, decision.Upgrade.ClientsTotalTime = liveClients(s), at(s.Now)
+		decision.Upgrade.ClientsTotal, _ = liveClients(s)
+		decision.Upgrade.ClientsTotalTime = at(s.Now)
 		decision.Upgrade.EvacuationStartedTime = at(s.Now)
 		decision.After = atOnce
 		return decision
@@ -38,7 +38,7 @@ func evacuating(s Snapshot) Decision {
 		return decision
 	}
 	decision := wait(s, goal, left)
-	decision.After = time.Second
+	decision.After = nextLook(s)
 	decision.Upgrade.ClientsTotal, decision.Upgrade.ClientsTotalTime = upgrade.ClientsTotal, upgrade.ClientsTotalTime
 	decision.Upgrade.LimitedBy = v2beta1.LimitedByRate
 	if pace.ByLimit {

@@ -39,10 +39,11 @@ func StatusOf(s Snapshot, d Decision, failures ...Failure) v2beta1.EMQXStatus {
 			d.Stalled = &Lack{"Refused", failure.Message}
 		}
 	}
+	live, _ := liveClients(s)
 	status := v2beta1.EMQXStatus{
 		ObservedGeneration:    s.EMQX.Generation,
 		Phase:                 d.Phase,
-		Clients:               liveClients(s),
+		Clients:               live,
 		CoreNodes:             coreNodes(s),
 		CoreNodesStatus:       coreNodesStatus(s, d),
 		NodeEvacuationsStatus: evacuations(s),
