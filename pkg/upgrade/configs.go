@@ -55,27 +55,3 @@ func (c *configs) forget(name cache.ObjectName) {
 	defer c.mu.Unlock()
 	delete(c.all, name)
 }
-
-// slots bound how many keys that failed before are looked at at once: a webhook that hangs for some clusters must leave
-// workers for the others.
-type slots struct {
-	mu    sync.Mutex
-	taken int
-}
-
-// enter takes a slot, of half as many as there are workers; it reports false when all are taken.
-func (s *slots) enter(workers int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken >= max(1, workers/2) {
-		return false
-	}
-	s.taken++
-	return true
-}
-
-func (s *slots) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taken--
-}

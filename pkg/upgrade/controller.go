@@ -56,7 +56,8 @@ type Config struct {
 // Controller brings EMQX clusters to what their resources ask for.
 type Controller struct {
 	config   Config
-	queue    workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	queue    workqueue.TypedDelayingInterface[cache.ObjectName]
+	backoff  *backoff
 	fleet    *fleet
 	writes   *writes
 	executor *executor
@@ -79,10 +80,8 @@ const (
 	// busyDelay is how long a key that failed before is put off while as many like it are looked at as may be.
 	busyDelay = time.Second
 	// syncTimeout bounds the writes of one sync together: a webhook that hangs holds no worker for longer.
-	syncTimeout = 15 * time.Second
-	// The queue's delays after failures. A key is never dropped.
-	minFailureDelay, maxFailureDelay = 100 * time.Millisecond, time.Minute
-	defaultWorkers                   = 4
+	syncTimeout    = 15 * time.Second
+	defaultWorkers = 4
 )
 
 // New returns a controller whose handlers are added to the caches. It does nothing until Run.
@@ -96,9 +95,8 @@ func New(config Config) (*Controller, error) {
 		writes:  newWrites(),
 		running: map[cache.ObjectName]time.Time{},
 		configs: newConfigs(),
-		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](minFailureDelay, maxFailureDelay),
-			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "emqx"}),
+		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: "emqx"}),
+		backoff: newBackoff(),
 	}
 	if config.EMQXAPI == nil {
 		c.config.EMQXAPI = emqx.NewClient(c.metrics.emqxRequest)
@@ -118,19 +116,17 @@ func New(config Config) (*Controller, error) {
 	return c, nil
 }
 
-// wake has a key looked at.
+// wake has a key looked at. What changed in Kubernetes may have mended what failed.
 func (c *Controller) wake(name cache.ObjectName, kind string) {
 	c.metrics.wakes.WithLabelValues(kind).Inc()
+	c.backoff.cut(name)
 	c.queue.Add(name)
 }
 
-// wakeBatched has a key looked at soon: the nodes of a cluster answer one right after the other. One whose last sync failed
-// is looked at when its back-off is over: what nodes answer, every second, does not mend what the API server refuses.
+// wakeBatched has a key looked at soon: the nodes of a cluster answer one right after the other.
 func (c *Controller) wakeBatched(name cache.ObjectName) {
 	c.metrics.wakes.WithLabelValues("Observation").Inc()
-	if c.queue.NumRequeues(name) == 0 {
-		c.queue.AddAfter(name, observationBatch)
-	}
+	c.queue.AddAfter(name, observationBatch)
 }
 
 // Run works until ctx ends, then finishes the syncs that are under way and ends the drivers. The caches must have been
@@ -171,41 +167,68 @@ func (c *Controller) next(ctx context.Context) bool {
 	logger := klog.FromContext(ctx).WithValues("emqx", name.String())
 	// A sync that began is finished, so that its status tells what it did; each of its requests has a deadline.
 	ctx = klog.NewContext(context.WithoutCancel(ctx), logger)
-	began := time.Now()
-	c.track(name, began)
-	if c.queue.NumRequeues(name) > 0 && !c.failing.enter(c.config.Workers) {
-		c.track(name, time.Time{})
-		c.queue.AddAfter(name, busyDelay)
-		return true
-	} else if c.queue.NumRequeues(name) > 0 {
-		defer c.failing.leave()
-	}
-	result, after, err := c.guarded(ctx, name)
-	c.track(name, time.Time{})
+	result, after, err := c.guarded(func() (string, time.Duration, error) { return c.look(ctx, name) })
 	c.metrics.syncs.WithLabelValues(result).Inc()
-	c.metrics.syncSeconds.Observe(time.Since(began).Seconds())
 	logger.V(4).Info("Synced", "result", result, "after", after)
-	if err != nil {
-		logger.Error(err, "Sync failed, it will be tried again")
-		c.queue.AddRateLimited(name)
-		return true
-	}
-	c.queue.Forget(name)
-	if after > 0 {
+	switch {
+	case err != nil:
+		delay := c.backoff.failed(name, time.Now())
+		logger.Error(err, "Sync failed, it will be tried again", "after", delay)
+		c.queue.AddAfter(name, delay)
+	case after > 0:
 		c.queue.AddAfter(name, after)
 	}
 	return true
 }
 
+// look is a sync or, while what failed is not to be tried again yet, only its part that needs no API server: evacuations
+// follow the clients that come back whatever else is refused.
+func (c *Controller) look(ctx context.Context, name cache.ObjectName) (string, time.Duration, error) {
+	wait, failed := c.backoff.left(name, time.Now())
+	if wait == 0 && failed && !c.failing.enter(c.config.Workers) {
+		wait = busyDelay // As many keys like it are looked at as may be: a webhook that hangs leaves workers for the others.
+	} else if wait == 0 && failed {
+		defer c.failing.leave()
+	}
+	if wait > 0 {
+		return c.steer(name, wait)
+	}
+	began := time.Now()
+	c.track(name, began)
+	defer c.track(name, time.Time{})
+	result, after, err := c.sync(ctx, name)
+	c.metrics.syncSeconds.Observe(time.Since(began).Seconds())
+	if err == nil {
+		c.backoff.forget(name)
+	}
+	return result, after, err
+}
+
+// steer hands the driver what EMQX shall be like, and nothing else. The key is looked at again when its back-off is over.
+func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, time.Duration, error) {
+	emqx, exists := c.config.Caches.EMQXes.Get(name)
+	if !exists {
+		return "steered", wait, nil
+	}
+	driver := c.fleet.driver(emqx)
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
+	if err == nil {
+		if decision := machine.Decide(snapshot); !decision.Gone {
+			driver.Pursue(decision.Goal)
+		}
+	}
+	return "steered", wait, nil
+}
+
 // guarded has a panic be an error of its key: it must not end the operator for all others.
-func (c *Controller) guarded(ctx context.Context, name cache.ObjectName) (result string, after time.Duration, err error) {
+func (c *Controller) guarded(work func() (string, time.Duration, error)) (result string, after time.Duration, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			c.metrics.panics.WithLabelValues("sync").Inc()
-			result, after, err = "error", 0, fmt.Errorf("look at EMQX %s: the operator has a bug: %v\n%s", name, value, debug.Stack())
+			result, after, err = "error", 0, fmt.Errorf("the operator has a bug: %v\n%s", value, debug.Stack())
 		}
 	}()
-	return c.sync(ctx, name)
+	return work()
 }
 
 // maxSyncDuration is what no sync can take: every request in it has a deadline.
@@ -373,5 +396,6 @@ func (c *Controller) forget(name cache.ObjectName) {
 	c.fleet.drop(name)
 	c.writes.forget(name)
 	c.configs.forget(name)
+	c.backoff.forget(name)
 	c.metrics.forget(name)
 }

@@ -145,7 +145,7 @@ func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Conf
 	}
 	set.NodeCount = set.Replicas
 	if count, err := strconv.ParseInt(object.Annotations[v2beta1.AnnotationNodeCount], 10, 32); err == nil {
-		set.NodeCount = max(set.NodeCount, int32(count))
+		set.Asked, set.NodeCount = int32(count), max(set.NodeCount, int32(count))
 	}
 	if since, ok := object.Annotations[v2beta1.AnnotationServingSince]; ok {
 		var err error

@@ -39,7 +39,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
 	}
 	m := &metrics{
-		// result: ok, error, stale, gone
+		// result: ok, error, stale, gone, steered
 		syncs: counter("syncs_total", "Syncs of EMQX resources, by result.", "result"),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: metricsPrefix + "sync_duration_seconds", Help: "How long syncs of EMQX resources took.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),

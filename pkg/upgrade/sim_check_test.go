@@ -121,14 +121,88 @@ func (w *simWorld) checkStart(n *simNode, evacuation emqx.Evacuation) {
 	}
 }
 
-// checkRemoval is invariant 3: no pod of a set that has served is removed while its node has clients or sessions.
+// checkRemoval is invariant 3, by what is true and not by what was noted: no pod is removed while its node has clients or
+// sessions.
 func (w *simWorld) checkRemoval(pod corev1.Pod, set appsv1.StatefulSet) {
 	node := w.nodes[w.nodeName(pod.Name)]
-	if set.Annotations[v2beta1.AnnotationServingSince] == "" || node == nil || node.dead || node.ip != pod.Status.PodIP {
+	if node == nil || node.dead || node.ip != pod.Status.PodIP {
 		return
 	}
 	if live, sessions := w.live(node), w.sessions(node); live > 0 || sessions > 0 {
-		w.violate("pod %s is removed while its node has %d clients and %d sessions", pod.Name, live, sessions)
+		w.violate("pod %s of set %s is removed while its node has %d clients and %d sessions", pod.Name, set.Name, live, sessions)
+	}
+}
+
+// checkLoss is that nobody came back to a pod between its removal and its end. What a stranger deletes is no doing of the
+// operator's.
+func (w *simWorld) checkLoss(pod *corev1.Pod, node *simNode) {
+	if sessions := w.sessions(node); sessions > 0 && !w.strangers[pod.UID] {
+		w.violate("pod %s ends with %d sessions", pod.Name, sessions)
+	}
+}
+
+// unsupervised is how long after the start of an operator evacuations may run as one before it left them.
+const unsupervised = 8 * time.Second
+
+// checkAway is invariant 12 by the clients themselves: never more of those that the broker told to go are away at once than
+// may be. While there is no operator, or it has just begun, nobody follows them.
+func (w *simWorld) checkAway() {
+	if w.operator.dead || w.now().Sub(w.operator.began) < unsupervised {
+		return
+	}
+	away, all := 0, 0
+	for _, c := range w.clients {
+		if c.gone {
+			continue
+		}
+		all++
+		if c.node == nil && c.evicted {
+			away++
+		}
+	}
+	// Who was away when the clients were counted may come back unseen.
+	limit := w.limit(len(w.clients))
+	if upgrade := w.resource().Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
+		limit += max(0, all-int(upgrade.ClientsTotal))
+	}
+	if away <= limit {
+		w.excused = 0
+	}
+	limit += w.excused
+	w.mostAway = max(w.mostAway, float64(away)/float64(limit))
+	if away > limit {
+		w.violate("%d clients of %d are away, of %d allowed", away, all, limit)
+	}
+}
+
+// limit is how many of so many clients may be away.
+func (w *simWorld) limit(clients int) int { return max(1, (clients+9)/10) }
+
+// outageGrace is how long Kubernetes and the operator may take to lead clients to nodes that could serve them.
+const outageGrace = time.Minute
+
+// checkServing is invariant 13: while a set that has served is whole, clients are led to somebody.
+func (w *simWorld) checkServing() {
+	whole := false
+	for _, set := range w.sets() {
+		ready := int32(0)
+		for _, pod := range w.pods() {
+			if metav1.IsControlledBy(&pod, &set) && conditionOf(pod, corev1.PodReady) && pod.DeletionTimestamp.IsZero() {
+				ready++
+			}
+		}
+		whole = whole || set.Annotations[v2beta1.AnnotationServingSince] != "" && ready > 0 && ready == *set.Spec.Replicas
+	}
+	if !whole || w.pick() != "" || w.operator.dead {
+		w.outage = time.Time{}
+		return
+	}
+	if w.outage.IsZero() {
+		w.outage = w.now()
+	}
+	if w.now().Sub(w.outage) > outageGrace {
+		w.violate("for %s no client is led to anybody, although a set is whole", w.now().Sub(w.outage))
+		w.outage = w.now()
 	}
 }
 
@@ -148,6 +222,11 @@ func (w *simWorld) checkEnd() {
 	}
 	if len(w.members) != replicas {
 		w.violate("EMQX has %d members, of %d: %v", len(w.members), replicas, w.members)
+	}
+	for _, name := range w.configMaps() {
+		if name != emqx.ConfigMapName() && name != emqx.RevisionConfigMapName(sets[0].Labels[v2beta1.LabelPodTemplateHash]) {
+			w.violate("ConfigMap %s is left", name)
+		}
 	}
 	for _, n := range w.nodes {
 		if !n.dead && n.evac != nil {

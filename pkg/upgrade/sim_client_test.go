@@ -18,7 +18,6 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // hook watches and disturbs what the operator writes.
@@ -52,8 +51,12 @@ func (w *simWorld) hook() {
 				w.mirror(action.GetResource(), create.GetObject().(metav1.Object))
 			}
 		}
-		if deletion, ok := action.(kubetesting.DeleteAction); ok {
+		if deletion, ok := action.(kubetesting.DeleteActionImpl); ok {
+			if err := w.checkPreconditions(deletion); err != nil {
+				return true, nil, err
+			}
 			w.touch(action.GetResource(), deletion.GetName())
+			w.unmirror(action.GetResource(), deletion.GetName())
 		}
 		return false, nil, nil
 	}
@@ -64,6 +67,27 @@ func (w *simWorld) hook() {
 	w.kube.PrependWatchReactor("*", copying(w.kube.Tracker()))
 	w.emqx.PrependWatchReactor("*", copying(w.emqx.Tracker()))
 	w.meta.PrependWatchReactor("*", copying(w.meta.Tracker()))
+}
+
+// checkPreconditions refuses a deletion of what is not as it was seen, which the fake does not.
+func (w *simWorld) checkPreconditions(deletion kubetesting.DeleteActionImpl) error {
+	object, err := w.kube.Tracker().Get(deletion.GetResource(), simNamespace, deletion.GetName())
+	wanted := deletion.DeleteOptions.Preconditions
+	if err != nil || wanted == nil {
+		return nil
+	}
+	existing := object.(metav1.Object)
+	if wanted.UID != nil && *wanted.UID != existing.GetUID() || wanted.ResourceVersion != nil && *wanted.ResourceVersion != existing.GetResourceVersion() {
+		return apierrors.NewConflict(deletion.GetResource().GroupResource(), deletion.GetName(), errors.New("it is not as it was seen"))
+	}
+	return nil
+}
+
+// unmirror takes a Secret or ConfigMap that is deleted out of the metadata client's world.
+func (w *simWorld) unmirror(resource schema.GroupVersionResource, name string) {
+	if _, err := w.meta.Tracker().Get(resource, simNamespace, name); err == nil && (resource == secretsResource || resource == configMapsResource) {
+		w.must(w.meta.Tracker().Delete(resource, simNamespace, name), "unmirror metadata")
+	}
 }
 
 // copying has a fake's watch hand out copies. For what was made between an informer's list and its watch it hands out
@@ -119,10 +143,15 @@ func (w *simWorld) apply(action kubetesting.Action) (bool, runtime.Object, error
 	case uid != "" && (apierrors.IsNotFound(err) || existing.(metav1.Object).GetUID() != uid):
 		return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), patch.GetName(),
 			fmt.Errorf("uid mismatch: the provided object specified uid %s", uid))
+	case err == nil && applied.(metav1.Object).GetResourceVersion() != "" && applied.(metav1.Object).GetResourceVersion() != existing.(metav1.Object).GetResourceVersion():
+		return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), patch.GetName(), errors.New("it has changed since it was seen"))
 	case apierrors.IsNotFound(err):
 		err := w.create(action.GetResource(), applied, simNamespace)
 		w.mirror(action.GetResource(), applied.(metav1.Object))
 		return true, applied, err
+	}
+	if service, ok := existing.DeepCopyObject().(*corev1.Service); ok {
+		service.Spec.Selector, existing = nil, service // A selector is applied as a whole.
 	}
 	before, err := json.Marshal(existing)
 	if err != nil {
@@ -210,7 +239,8 @@ func (w *simWorld) mirror(resource schema.GroupVersionResource, written metav1.O
 	object := &metav1.PartialObjectMetadata{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: kind},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: written.GetName(), Namespace: simNamespace, UID: "of-" + types.UID(written.GetName()), Labels: resources.Labels(w.template),
+			Name: written.GetName(), Namespace: simNamespace, UID: "of-" + types.UID(written.GetName()), Labels: written.GetLabels(),
+			OwnerReferences: written.GetOwnerReferences(),
 			ResourceVersion: written.GetResourceVersion(),
 		},
 	}

@@ -22,6 +22,7 @@ type simNode struct {
 	dead     bool
 	diedAt   time.Time
 	evac     *simEvacuation
+	served   bool           // It ever had a client: the truth, whatever was noted.
 	stored   *simEvacuation // What its disk remembers over a restart of its container.
 }
 
@@ -40,6 +41,8 @@ type simClient struct {
 	session *simNode // Where its session is; nil when it has none.
 	backAt  time.Time
 	gone    bool // It left on its own.
+	moved   int  // How often its session was taken over.
+	evicted bool // It is away because the broker told it to go.
 }
 
 func (n *simNode) up(now time.Time) bool { return !n.dead && !now.Before(n.bootAt) }
@@ -78,6 +81,9 @@ func (w *simWorld) tickEMQX() {
 			}
 		}
 		if n.evac != nil && n.joined && !n.dead && !w.now().Before(n.frozen) {
+			if n.evac.state == emqx.StateEvictingConns && w.now().Sub(n.frozen) < simTick {
+				w.excused += int(n.evac.conn) // It thaws, and evicts before anybody can tell it otherwise.
+			}
 			w.tickEvacuation(n)
 		}
 	}
@@ -113,7 +119,7 @@ func (w *simWorld) tickEvacuation(n *simNode) {
 		if w.now().Before(e.nextTick) {
 			return
 		}
-		e.nextTick = e.nextTick.Add(time.Second)
+		e.nextTick = w.now().Add(time.Second)
 		if w.live(n) == 0 {
 			e.state, e.until = emqx.StateWaitingTakeover, w.now().Add(e.waitTakeover)
 			return
@@ -127,7 +133,7 @@ func (w *simWorld) tickEvacuation(n *simNode) {
 		if w.now().Before(e.nextTick) {
 			return
 		}
-		e.nextTick = e.nextTick.Add(time.Second)
+		e.nextTick = w.now().Add(time.Second)
 		w.moveSessions(n, e)
 	case emqx.StateProhibiting:
 	}
@@ -136,7 +142,8 @@ func (w *simWorld) tickEvacuation(n *simNode) {
 func (w *simWorld) evict(n *simNode, rate int) {
 	for _, c := range w.clients {
 		if c.node == n && rate > 0 {
-			c.node, c.backAt = nil, w.now().Add(time.Duration(w.rng.IntN(1500))*time.Millisecond)
+			c.node, c.backAt = nil, w.now().Add(time.Duration(w.rng.Int64N(int64(w.slowest))))
+			c.evicted = true
 			rate--
 		}
 	}
@@ -183,7 +190,11 @@ func (w *simWorld) connect(c *simClient) {
 	if c.session != nil && !c.session.dead && w.now().Before(c.session.frozen) {
 		return // The old node does not answer: the broker lets the client wait.
 	}
-	c.node, c.session = node, node
+	if c.session != nil && c.session != node {
+		c.moved++
+	}
+	c.node, c.session, c.evicted = node, node, false
+	node.served = true
 }
 
 // kill ends a node's process. What it held in memory is gone.
@@ -191,7 +202,7 @@ func (w *simWorld) kill(n *simNode) {
 	n.dead, n.diedAt, n.joined = true, w.now(), false
 	for _, c := range w.clients {
 		if c.node == n {
-			c.node, c.backAt = nil, w.now().Add(time.Second)
+			c.node, c.backAt, c.evicted = nil, w.now().Add(time.Second), false
 		}
 		if c.session == n {
 			c.session = nil

@@ -23,12 +23,13 @@ import (
 )
 
 var (
-	setsResource     = appsv1.SchemeGroupVersion.WithResource("statefulsets")
-	podsResource     = corev1.SchemeGroupVersion.WithResource("pods")
-	secretsResource  = corev1.SchemeGroupVersion.WithResource("secrets")
-	servicesResource = corev1.SchemeGroupVersion.WithResource("services")
-	slicesResource   = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
-	emqxesResource   = v2beta1.SchemeGroupVersion.WithResource("emqxes")
+	setsResource       = appsv1.SchemeGroupVersion.WithResource("statefulsets")
+	podsResource       = corev1.SchemeGroupVersion.WithResource("pods")
+	configMapsResource = corev1.SchemeGroupVersion.WithResource("configmaps")
+	secretsResource    = corev1.SchemeGroupVersion.WithResource("secrets")
+	servicesResource   = corev1.SchemeGroupVersion.WithResource("services")
+	slicesResource     = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	emqxesResource     = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 )
 
 const simNamespace = "sim"
@@ -57,6 +58,16 @@ func (w *simWorld) services() []corev1.Service {
 func (w *simWorld) slices() []discoveryv1.EndpointSlice {
 	return listOf(w, slicesResource, "EndpointSlice", func(o runtime.Object) []discoveryv1.EndpointSlice {
 		return o.(*discoveryv1.EndpointSliceList).Items
+	})
+}
+
+func (w *simWorld) configMaps() []string {
+	return listOf(w, configMapsResource, "ConfigMap", func(o runtime.Object) []string {
+		var names []string
+		for _, object := range o.(*corev1.ConfigMapList).Items {
+			names = append(names, object.Name)
+		}
+		return names
 	})
 }
 
@@ -180,6 +191,7 @@ func (w *simWorld) tickPod(pod *corev1.Pod) {
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		if mine && !node.dead {
+			w.checkLoss(pod, node)
 			w.kill(node)
 		}
 		if !w.now().Before(w.startAt[pod.UID]) {
@@ -188,7 +200,7 @@ func (w *simWorld) tickPod(pod *corev1.Pod) {
 		}
 		return
 	case strings.Contains(imageOf(*pod), "bad"):
-		setContainer(pod, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}})
+		w.setContainer(pod, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}})
 	case w.now().Before(w.startAt[pod.UID]):
 		return
 	case !mine || node.dead:
@@ -200,7 +212,7 @@ func (w *simWorld) tickPod(pod *corev1.Pod) {
 			name: w.nodeName(pod.Name), ip: pod.Status.PodIP, bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), stored: stored,
 		}
 		w.readPassword()
-		setContainer(pod, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
+		w.setContainer(pod, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
 	}
 	node = w.nodes[w.nodeName(pod.Name)]
 	ready := node != nil && node.up(w.now()) && !w.now().Before(node.frozen)
@@ -212,7 +224,7 @@ func (w *simWorld) tickPod(pod *corev1.Pod) {
 	}
 }
 
-// terminate begins the deletion of a pod.
+// terminate begins the deletion of a pod. One that a stranger deletes may take clients along.
 func (w *simWorld) terminate(pod corev1.Pod) {
 	pod.DeletionTimestamp = ptr.To(metav1.NewTime(w.now()))
 	w.startAt[pod.UID] = w.now().Add(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
@@ -221,8 +233,12 @@ func (w *simWorld) terminate(pod corev1.Pod) {
 
 func imageOf(pod corev1.Pod) string { return pod.Spec.Containers[0].Image }
 
-func setContainer(pod *corev1.Pod, state corev1.ContainerState) {
-	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.EMQXContainer, State: state}}
+func (w *simWorld) setContainer(pod *corev1.Pod, state corev1.ContainerState) {
+	status := corev1.ContainerStatus{Name: resources.EMQXContainer, State: state}
+	if state.Running != nil {
+		status.ContainerID = "sim://" + string(w.uid())
+	}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{status}
 }
 
 func setCondition(pod *corev1.Pod, kind corev1.PodConditionType, value bool) {

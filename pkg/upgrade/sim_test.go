@@ -17,7 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/klog/v2"
@@ -75,6 +77,12 @@ type simWorld struct {
 	seed      uint64
 	drawn     map[string]int
 
+	slowest   time.Duration      // How long an evicted client takes to come back at most.
+	strangers map[types.UID]bool // Pods that a stranger deleted.
+	outage    time.Time          // Since when nobody is led to anybody although somebody could be; zero for not.
+	excused   int                // Clients that nodes evicted which nobody could stop.
+	mostAway  float64            // The most clients that were away at once, of those that may be.
+
 	operator  *simOperator
 	calm      bool // No more faults.
 	killAfter int  // Kill the operator after this many writes; 0 for never.
@@ -117,8 +125,12 @@ func simulate(t *testing.T, seed uint64) {
 func newWorld(t *testing.T, seed uint64) *simWorld {
 	w := &simWorld{
 		t: t, seed: seed, drawn: map[string]int{}, rng: rand.New(rand.NewPCG(seed, seed)),
+		strangers: map[types.UID]bool{}, slowest: time.Duration(1500) * time.Millisecond,
 		nodes: map[string]*simNode{}, members: map[string]bool{}, startAt: map[any]time.Time{}, requests: map[string]int{},
 		kube: kubefake.NewSimpleClientset(), emqx: emqxfake.NewSimpleClientset(), meta: metadatafake.NewSimpleMetadataClient(metadataScheme()),
+	}
+	if seed%7 == 0 {
+		w.slowest = 30 * time.Second
 	}
 	w.template = &v2beta1.EMQX{
 		ObjectMeta: metav1.ObjectMeta{Name: simName, Namespace: simNamespace, UID: "emqx-uid", Generation: 1},
@@ -237,6 +249,8 @@ func (w *simWorld) until(what string, limit time.Duration) {
 		if !w.calm {
 			w.disturb()
 		}
+		w.checkAway()
+		w.checkServing()
 		settled := w.settled()
 		w.mu.Unlock()
 		if killed {
@@ -282,7 +296,7 @@ func (w *simWorld) disturb() {
 		}
 		return
 	}
-	switch w.rng.IntN(120) {
+	switch w.rng.IntN(160) {
 	case 0:
 		w.edit("change to image 3", func(spec *v2beta1.EMQXSpec) { spec.Image = "emqx/emqx:3" })
 	case 1:
@@ -315,11 +329,66 @@ func (w *simWorld) disturb() {
 			w.killAfter = 0
 			w.lose(secretsResource, w.template.BootstrapAPIKeySecretName())
 		}
+	case 12, 13, 14:
+		w.interfere()
+	case 15:
+		w.edit("change the rates a lot", func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate = int32(1 + w.rng.IntN(20))
+			spec.UpdateStrategy.EvacuationStrategy.SessEvictRate = int32(1 + w.rng.IntN(20))
+		})
 	case 11:
 		w.edit("change the rates", func(spec *v2beta1.EMQXSpec) {
 			spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate++
 			spec.UpdateStrategy.EvacuationStrategy.SessEvictRate++
 		})
+	}
+}
+
+// interfere has a stranger change something that is not his.
+func (w *simWorld) interfere() {
+	sets, pods := w.sets(), w.pods()
+	switch w.rng.IntN(6) {
+	case 0:
+		if len(pods) > 0 {
+			pod := pods[w.rng.IntN(len(pods))]
+			if pod.DeletionTimestamp.IsZero() {
+				w.note("a stranger deletes pod %s", pod.Name)
+				w.strangers[pod.UID] = true
+				w.terminate(pod)
+			}
+		}
+	case 1:
+		if len(sets) > 0 {
+			set := sets[w.rng.IntN(len(sets))]
+			w.note("a stranger scales set %s up", set.Name)
+			*set.Spec.Replicas++
+			w.must(w.update(setsResource, &set, simNamespace), "scale a set")
+		}
+	case 2:
+		if len(sets) > 0 {
+			set := sets[w.rng.IntN(len(sets))]
+			w.note("a stranger takes the labels off set %s", set.Name)
+			set.Labels = nil
+			w.must(w.update(setsResource, &set, simNamespace), "relabel a set")
+		}
+	case 3:
+		for _, service := range w.services() {
+			if service.Name == w.template.ListenersServiceName() {
+				w.note("a stranger adds to the selector of the listeners Service")
+				service.Spec.Selector = labels.Merge(service.Spec.Selector, map[string]string{"nobody": "has"})
+				w.must(w.update(servicesResource, &service, simNamespace), "edit a Service")
+			}
+		}
+	case 4:
+		w.lose(servicesResource, w.template.HeadlessServiceName())
+	case 5:
+		for _, name := range w.configMaps() {
+			w.note("a stranger deletes ConfigMap %s", name)
+			w.touch(configMapsResource, name)
+			w.must(w.kube.Tracker().Delete(configMapsResource, simNamespace, name), "lose a ConfigMap")
+			w.unmirror(configMapsResource, name)
+			return
+		}
 	}
 }
 

@@ -71,11 +71,14 @@ func maxUnavailable(s Snapshot, baseline int64) int64 {
 	return int64(value)
 }
 
-// follow lets the baseline follow the number of clients when those who are missing have left for good: they must not hold
-// an upgrade for ever.
+// follow lets the baseline follow the number of clients: up when more come, and down when those who are missing have left
+// for good, since they must not hold an upgrade for ever.
 func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
 	live, _ := liveClients(s)
 	held := upgrade.HeldTime
+	if live > upgrade.ClientsTotal {
+		upgrade.ClientsTotal, upgrade.ClientsTotalTime = live, at(s.Now)
+	}
 	if held == nil || upgrade.HeldReason != clientsAway {
 		return
 	}

@@ -56,15 +56,13 @@ func (s *Snapshot) served(set Set) bool {
 	})
 }
 
-// surplus are the pods of a set that are more than its role's target asks for.
-func (s *Snapshot) surplus(set Set) []Pod {
-	return slices.DeleteFunc(slices.Clone(set.Pods), func(pod Pod) bool { return pod.Ordinal < int(s.target(set.Role).Replicas) })
-}
-
 // surplusServes reports whether pods that are more than asked for may have clients: then the specification was changed.
 // Others are there because somebody scaled the set: no Service ever led to them.
-func surplusServes(s Snapshot, set Set) bool {
-	return slices.ContainsFunc(s.surplus(set), func(pod Pod) bool { return pod.OnServing })
+func surplusServes(s Snapshot, set Set) bool { return servesFrom(set, s.target(set.Role).Replicas) }
+
+// servesFrom reports whether any pod of a set from an ordinal on may have clients.
+func servesFrom(set Set, ordinal int32) bool {
+	return slices.ContainsFunc(set.Pods, func(pod Pod) bool { return pod.Ordinal >= int(ordinal) && pod.OnServing })
 }
 
 // occupied says why a leaving pod may not be removed. Unknown is not zero.

@@ -24,6 +24,9 @@ func done(s Snapshot) Decision {
 	default:
 		decision.Waiting = lack
 	}
+	if decision.Waiting.None() && len(set.Pods) > int(s.target(Core).Replicas) {
+		decision.Waiting = Lack{"PodsLeft", "pods of set " + set.Name + " that nobody asked for to be gone"}
+	}
 	decision.Notices = notices(s, *set)
 	return decision
 }

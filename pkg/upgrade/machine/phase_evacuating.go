@@ -14,7 +14,7 @@ import (
 //	           back; stops while too many are away, a member is silent, or the Services do not lead to the target alone
 //	then       ScalingDown
 func evacuating(s Snapshot) Decision {
-	if s.targetSet(Core) == nil || !switched(s) {
+	if s.targetSet(Core) == nil || elsewhere(s) {
 		return advance(s, serve(s), v2beta1.PhasePending, "the Services do not lead to revision "+s.serviceRevision()+" any more")
 	}
 	if decision, ok := retreat(s); ok {

@@ -22,8 +22,15 @@ func pending(s Snapshot) Decision {
 		return finish(s, "the cluster is as the specification asks")
 	}
 	decision := advance(s, serve(s), v2beta1.PhaseProvisioning, why)
+	began := s.upgradeStatus()
 	decision.Upgrade = v2beta1.UpgradeStatus{
 		From: s.currentRevision(), To: s.target(Core).Revision, StartedTime: at(s.Now), PhaseStartedTime: at(s.Now),
+	}
+	if began.To == decision.Upgrade.To && began.FinishedTime == nil && began.StartedTime != nil {
+		// It goes on. Those who are away since the evacuation began are still away.
+		decision.Upgrade.From, decision.Upgrade.StartedTime = began.From, began.StartedTime
+		decision.Upgrade.ClientsTotal, decision.Upgrade.ClientsTotalTime = began.ClientsTotal, began.ClientsTotalTime
+		decision.Upgrade.EvacuationStartedTime = began.EvacuationStartedTime
 	}
 	return decision
 }

@@ -9,7 +9,7 @@ import "github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 //	           is empty; has EMQX forget it; removes sets that have no pods left
 //	then       Done
 func scalingDown(s Snapshot) Decision {
-	if s.targetSet(Core) == nil || !switched(s) {
+	if s.targetSet(Core) == nil || elsewhere(s) {
 		return advance(s, serve(s), v2beta1.PhasePending, "the Services do not lead to revision "+s.serviceRevision()+" any more")
 	}
 	if lack := membersLeft(s); len(s.leavingSets()) == 0 && lack.None() {

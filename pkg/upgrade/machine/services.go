@@ -22,6 +22,18 @@ func switched(s Snapshot) bool {
 	return true
 }
 
+// elsewhere reports whether a wanted Service selects something else than the target. One that is lost does not: it is put
+// back where it was, see keepServices.
+func elsewhere(s Snapshot) bool {
+	for _, kind := range resources.ServiceKinds() {
+		service, exists := s.Services[kind]
+		if exists && resources.ServiceEnabled(s.EMQX, kind) && service.Revision != s.serviceRevision() && (service.Revision != "" || !service.Ours) {
+			return true
+		}
+	}
+	return false
+}
+
 // pointServices has the wanted Services select a set, each by itself.
 func pointServices(s Snapshot, set Set) []Group {
 	var groups []Group

@@ -38,7 +38,12 @@ func keepSets(s Snapshot) []Group {
 		case set.Deleting || set.Orphaned:
 		case set.Mislabelled:
 			groups = append(groups, Group{RelabelSet{SetRef: set.ref(), Revision: set.Revision}})
-		case set.Revision != target.Revision || target.Replicas < 1:
+		case set.Revision != target.Revision:
+			// Nobody but a stranger adds to what leaves.
+			if set.Asked > 0 && set.Replicas > set.Asked && !servesFrom(set, set.Asked) {
+				groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Asked, NodeCount: set.NodeCount}})
+			}
+		case target.Replicas < 1:
 		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set):
 			groups = append(groups, Group{scale(s, set)})
 		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && allLeft(s, set):
@@ -109,10 +114,13 @@ func gates(s Snapshot) []Group {
 	return groups
 }
 
-// mayServe reports whether a pod may get clients: a surplus one of a set that stays is on its way out.
+// mayServe reports whether a pod may get clients: one that nobody asked for is on its way out.
 func mayServe(s Snapshot, pod Pod) bool {
-	target := s.target(pod.Role)
-	return pod.Revision != target.Revision || pod.Ordinal < int(target.Replicas)
+	if target := s.target(pod.Role); pod.Revision == target.Revision {
+		return pod.Ordinal < int(target.Replicas)
+	}
+	set := s.setOfPod(pod.UID)
+	return set == nil || set.Asked == 0 || pod.Ordinal < int(set.Asked)
 }
 
 // restarted reports whether a pod's gate was opened for a container before the one that runs. A core that boots takes
