@@ -270,6 +270,7 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 		v2beta1.AnnotationServicePorts: string(ports),
 		v2beta1.AnnotationConfigHash:   a.ConfigHash,
 		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339Nano),
+		v2beta1.AnnotationNodeCount:    strconv.Itoa(int(a.NodeCount)),
 		resources.AnnotationIntent:     a.Intent,
 	}))
 }

@@ -316,7 +316,8 @@ func (w *simWorld) disturb() {
 			w.kill(n)
 		}
 	case 7:
-		w.clients[w.rng.IntN(len(w.clients))].gone = true
+		c := w.clients[w.rng.IntN(len(w.clients))]
+		c.gone, c.node = true, nil
 	case 8:
 		if _, exists := w.secretPassword(); exists { // What is lost can be put back only by an operator that lives.
 			w.killAfter = 1 + w.rng.IntN(10)

@@ -35,7 +35,7 @@ func adopt(s Snapshot) []Group {
 		target := s.targetSet(role)
 		if target != nil && target.foreign() {
 			return []Group{{AdoptSet{
-				SetRef: target.ref(), At: s.Now, Intent: s.target(role).Intent, ConfigHash: s.ConfigHash, Ports: target.Ports,
+				SetRef: target.ref(), At: s.Now, Intent: s.target(role).Intent, ConfigHash: s.ConfigHash, Ports: target.Ports, NodeCount: target.NodeCount,
 			}}}
 		}
 		// The other operator keeps the sets of earlier revisions, without pods. They are no upgrade.

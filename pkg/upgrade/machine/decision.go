@@ -103,6 +103,7 @@ type AdoptSet struct {
 	Intent     string
 	ConfigHash string
 	Ports      resources.Ports
+	NodeCount  int32
 }
 
 // MarkServing notes on a set that it is about to serve.

@@ -238,7 +238,7 @@ func TestPhases(t *testing.T) {
 		{"nothing changes", upgrading(v2beta1.PhasePending, without("blue")), v2beta1.PhaseDone, "", nil},
 		{"a set that is left over is dealt with", upgrading(v2beta1.PhasePending), v2beta1.PhaseProvisioning, "", nil},
 		{"a set of another operator is noted to be what is asked for", upgrading("", without("blue"), foreign("green"), unselective()), v2beta1.PhasePending, "to be adopted",
-			[]Action{AdoptSet{SetRef: ref("green"), At: testNow, Intent: `{"image":"b"}`, Ports: setOfTwo("green", testNow).Ports}}},
+			[]Action{AdoptSet{SetRef: ref("green"), At: testNow, Intent: `{"image":"b"}`, Ports: setOfTwo("green", testNow).Ports, NodeCount: 2}}},
 		{"its Services come to select what they lead to, with their fields", upgrading(v2beta1.PhasePending, without("blue"), unselective()), v2beta1.PhasePending, "to be adopted", []Action{
 			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
 			InheritService{Kind: resources.Dashboard, Patch: []byte("fields")},
