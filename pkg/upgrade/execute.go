@@ -67,7 +67,7 @@ func (e *executor) do(ctx context.Context, s Snapshot, action Action) error {
 	defer cancel()
 	switch a := action.(type) {
 	case CreateCookieSecret:
-		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, randomText()))
+		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, s.Config.CookieOr(randomText())))
 	case CreateKeysSecret:
 		return e.createKeysSecret(ctx, s)
 	case ApplyConfigMap:

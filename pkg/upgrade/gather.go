@@ -24,7 +24,7 @@ import (
 func gather(caches *informers.Caches, emqx *v2beta1.EMQX, observation evacuate.Observation, now time.Time) (Snapshot, error) {
 	s := Snapshot{Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Observation: observation}
 	var err error
-	if s.Config, s.ConfigError = resources.ParseConfig(emqx.Spec.Config.Data); s.ConfigError == nil {
+	if s.Config, s.ConfigError = resources.ConfigOf(emqx); s.ConfigError == nil {
 		if s.Revision, s.Intent, err = revisionOf(emqx, s.Config.Ports); err != nil {
 			return s, err
 		}

@@ -24,7 +24,7 @@ func revision(t *testing.T, change func(*v2beta1.EMQX)) string {
 		}},
 	}
 	change(emqx)
-	config, err := resources.ParseConfig(emqx.Spec.Config.Data)
+	config, err := resources.ConfigOf(emqx)
 	require.NoError(t, err)
 	got, _, err := revisionOf(emqx, config.Ports)
 	require.NoError(t, err)
