@@ -1,216 +1,293 @@
 package hocon
 
+import (
+	"fmt"
+	"strings"
+)
+
 const (
 	// MaxBytes is the size of the largest text that is read: what fits a Kubernetes object.
 	MaxBytes = 1 << 20
 	// MaxDepth is how deep objects and arrays may nest, dotted keys included.
-	MaxDepth = 128
+	MaxDepth = 256
 )
 
+// parser follows EMQX's grammar. Where it refuses a text, no text could begin like the part before that place.
 type parser struct {
-	text string
-	pos  int
+	document
+	tokens *tokens
+	token  token
+	// end is the offset of the last token, to which EMQX ascribes what is missing at the end of a text.
+	end uint32
+	// variables tells that there are substitutions.
+	variables bool
 }
 
-// Parse reads a whole configuration text and returns its root object. The error, if any, is an *Error.
-func Parse(text string) (*Object, error) {
-	p := &parser{text: text}
-	if len(text) > MaxBytes {
-		return nil, &Error{Line: 1, Column: 1, Expected: "at most 1 MiB of text", Found: "more"}
-	}
-	root := &Object{}
-	if err := p.parseRoot(root); err != nil {
-		return nil, err
-	}
-	return root, nil
+func (p *parser) advance() {
+	p.end = p.token.at
+	p.token = p.tokens.next()
 }
 
-// parseRoot reads members up to the end of the text, with or without braces around them.
-func (p *parser) parseRoot(root *Object) *Error {
-	p.skipBlank()
-	if p.peek() != '{' {
-		return p.parseMembers(root, 0, endOfText)
+// refuse says that something else was expected at the current token. A fault of scanning further on comes first.
+func (p *parser) refuse(expected string) *Error {
+	p.tokens.drain()
+	if p.tokens.err != nil {
+		return p.tokens.err
 	}
-	p.pos++
-	if err := p.parseMembers(root, 1, '}'); err != nil {
-		return err
+	at := p.token.at
+	if p.token.kind == tokenEnd {
+		at = p.end
 	}
-	p.skipBlank()
-	if p.pos < len(p.text) {
-		return p.errorAt(p.pos, "nothing after the closing brace")
-	}
-	return nil
+	return errorAt(p.text, int(at), StageParse, "expected "+expected+", found "+found(p.token))
 }
 
-// parseMembers reads name-value pairs and includes into object up to and including the closing character.
-func (p *parser) parseMembers(object *Object, depth int, closing byte) *Error {
-	for {
-		p.skipBlank()
-		switch p.peek() {
-		case closing:
-			p.pos++
-			return nil
-		case endOfText:
-			return p.errorAt(p.pos, "a name or the closing brace")
-		case ',':
-			// Empty members are forgiven: the broker takes them as well.
-			p.pos++
-		default:
-			if err := p.parseMember(object, depth); err != nil {
-				return err
-			}
-		}
+// limit refuses what EMQX would take.
+func (p *parser) limit(reason string) *Error {
+	p.tokens.drain()
+	if p.tokens.err != nil {
+		return p.tokens.err
 	}
+	return errorAt(p.text, int(p.token.at), StageLimit, reason)
 }
 
-func (p *parser) parseMember(object *Object, depth int) *Error {
-	if include, ok, err := p.parseInclude(); err != nil || ok {
-		if ok {
-			object.includes = append(object.includes, include)
-		}
-		return err
-	}
-	path, err := p.parseKey()
-	if err != nil {
-		return err
-	}
-	if depth += len(path); depth > MaxDepth {
-		return p.errorAt(p.pos, "at most 128 levels")
-	}
-	p.skipBlank()
-	adding := false
-	switch p.peek() {
-	case '{':
-	case '=', ':':
-		p.pos++
-	case '+':
-		if p.pos+1 >= len(p.text) || p.text[p.pos+1] != '=' {
-			return p.errorAt(p.pos, `"=", ":", "+=" or "{" after the name`)
-		}
-		p.pos += 2
-		adding = true
+func found(t token) string {
+	switch t.kind {
+	case tokenEnd:
+		return "the end of the text"
+	case tokenString:
+		return "a string"
+	case tokenUnquoted:
+		return "text"
+	case tokenInteger, tokenFloat:
+		return "a number"
+	case tokenTrue, tokenFalse:
+		return "a boolean"
+	case tokenNull:
+		return "null"
+	case tokenVariable, tokenOptionalVariable:
+		return "a substitution"
+	case tokenInclude, tokenRequired:
+		return "an include"
+	case tokenKey, tokenQuotedKey:
+		return "a name"
 	default:
-		return p.errorAt(p.pos, `"=", ":", "+=" or "{" after the name`)
+		return fmt.Sprintf("%q", string(rune(t.kind)))
 	}
-	p.skipBlank()
+}
+
+// parseRoot reads the whole text, with or without braces around it, and gives its first field.
+func (p *parser) parseRoot() (ref, *Error) {
+	p.advance()
+	if p.token.kind == tokenEnd {
+		return 0, p.tokens.err
+	}
+	braced := p.token.kind == '{'
+	if braced {
+		p.advance()
+		if p.token.kind == '}' && p.token.last {
+			return 0, p.parseEnd()
+		}
+	}
+	first, err := p.parseFields(0)
+	if err != nil {
+		return 0, err
+	}
+	if !braced {
+		if p.token.kind != tokenEnd {
+			return 0, p.refuse(`a comma or a name (quote text that has signs in it)`)
+		}
+		return first, p.tokens.err
+	}
+	if p.token.kind != '}' || !p.token.last {
+		return 0, p.refuse(`a name or "}" at the end`)
+	}
+	return first, p.parseEnd()
+}
+
+func (p *parser) parseEnd() *Error {
+	p.advance()
+	if p.token.kind != tokenEnd {
+		return p.refuse("nothing after the closing brace")
+	}
+	return p.tokens.err
+}
+
+// parseFields reads names with their values and includes, at least one, and gives the first.
+func (p *parser) parseFields(depth int) (ref, *Error) {
+	var first, last ref
+	for {
+		field, err := p.parseField(depth)
+		if err != nil {
+			return 0, err
+		}
+		if field != 0 {
+			if first == 0 {
+				first = field
+			} else {
+				p.node(last).next = field
+			}
+			last = field
+		}
+		switch p.token.kind {
+		case ',':
+			p.advance()
+		case tokenKey, tokenQuotedKey, tokenInclude:
+		default:
+			return first, nil
+		}
+	}
+}
+
+// parseField reads a name with its value, or an include, of which no field is made.
+func (p *parser) parseField(depth int) (ref, *Error) {
+	switch p.token.kind {
+	case tokenInclude:
+		return 0, p.parseInclude()
+	case tokenKey, tokenQuotedKey:
+	default:
+		return 0, p.refuse("a name followed by =, : or {")
+	}
+	name := p.token
+	p.advance()
+	first, inner, nested := p.addKeys(name)
+	if depth += nested; depth > MaxDepth {
+		return 0, p.limit(fmt.Sprintf("nested deeper than %d levels", MaxDepth))
+	}
 	value, err := p.parseValue(depth)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	assign(object, path, value, adding)
+	p.node(inner).first = value
+	p.fields++
+	return first, nil
+}
+
+// addKeys makes a key of each part of a dotted name. It gives the outermost, the innermost and how many there are.
+func (p *parser) addKeys(name token) (first, inner ref, nested int) {
+	if name.kind == tokenQuotedKey {
+		first = p.addText(nodeKey, name)
+		return first, first, 1
+	}
+	offset := name.start
+	for part := range strings.SplitSeq(p.text[name.start:name.end], ".") {
+		if part != "" {
+			key := p.add(node{kind: nodeKey, start: offset, size: small(len(part))})
+			if nested++; first == 0 {
+				first = key
+			} else {
+				p.node(inner).first = key
+			}
+			inner = key
+		}
+		offset += small(len(part)) + 1
+	}
+	return first, inner, nested
+}
+
+func (p *parser) parseInclude() *Error {
+	include := Include{Line: int(p.token.line)}
+	at := p.token.at
+	p.advance()
+	if p.token.kind == tokenRequired {
+		include.Required = true
+		p.advance()
+	}
+	if p.token.kind != tokenString && p.token.kind != tokenUnquoted {
+		return p.refuse(`the name of a file, as in include "x.conf" or include required("x.conf")`)
+	}
+	include.Target, include.at = p.text[p.token.start:p.token.end], at
+	if p.token.built != nil {
+		include.Target = *p.token.built
+	}
+	p.includes = append(p.includes, include)
+	p.advance()
 	return nil
 }
 
-// assign stores value at a dotted path, making or merging the objects on the way.
-func assign(object *Object, path []string, value Value, adding bool) {
-	last := len(path) - 1
-	for _, name := range path[:last] {
-		next, ok := object.values[name].(*Object)
-		if !ok {
-			next = &Object{}
-			object.set(name, next)
+// parseValue reads one value: a scalar, or what is concatenated.
+func (p *parser) parseValue(depth int) (ref, *Error) {
+	switch k := p.token.kind; k {
+	case tokenInteger, tokenFloat, tokenTrue, tokenFalse, tokenNull:
+		value := p.addText(k, p.token)
+		p.advance()
+		return value, nil
+	default: // Something that may be put together with what follows.
+	}
+	start := p.token.at
+	first, end, err := p.parsePart(depth)
+	if err != nil || end {
+		return first, err
+	}
+	last := first
+	for !end {
+		var part ref
+		if part, end, err = p.parsePart(depth); err != nil {
+			return 0, err
 		}
-		object = next
+		p.node(last).next = part
+		last = part
 	}
-	if adding {
-		object.add(path[last], value)
-		return
-	}
-	object.set(path[last], value)
+	return p.add(node{kind: nodeConcat, start: start, first: first}), nil
 }
 
-// parseKey reads a.b."c.d" into its parts.
-func (p *parser) parseKey() ([]string, *Error) {
-	var path []string
+// parsePart reads a piece of a value and tells whether it is the last.
+func (p *parser) parsePart(depth int) (ref, bool, *Error) {
+	t := p.token
+	switch t.kind {
+	case tokenString, tokenUnquoted:
+		p.advance()
+		return p.addText(tokenString, t), t.last, nil
+	case tokenVariable, tokenOptionalVariable:
+		p.variables = true
+		p.advance()
+		return p.addText(t.kind, t), t.last, nil
+	case '{', '[':
+	default:
+		return 0, false, p.refuse("a value (quote text that has signs in it)")
+	}
+	if depth++; depth > MaxDepth {
+		return 0, false, p.limit(fmt.Sprintf("nested deeper than %d levels", MaxDepth))
+	}
+	p.advance()
+	k, closing, parse := nodeObject, kind('}'), p.parseFields
+	if t.kind == '[' {
+		k, closing, parse = nodeArray, ']', p.parseElements
+	}
+	var first ref
+	if p.token.kind != closing {
+		var err *Error
+		if first, err = parse(depth); err != nil {
+			return 0, false, err
+		}
+	}
+	if p.token.kind != closing {
+		return 0, false, p.refuse(fmt.Sprintf("a comma or %q (quote text that has signs in it)", string(rune(closing))))
+	}
+	last := p.token.last
+	p.advance()
+	return p.add(node{kind: k, start: t.at, first: first}), last, nil
+}
+
+// parseElements reads the elements of an array, at least one, and gives the first.
+func (p *parser) parseElements(depth int) (ref, *Error) {
+	var first, last ref
 	for {
-		p.skipSpace()
-		name, ok, err := p.parseName()
+		element, err := p.parseValue(depth)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
-		if !ok {
-			return nil, p.errorAt(p.pos, "a name")
+		if first == 0 {
+			first = element
+		} else {
+			p.node(last).next = element
 		}
-		path = append(path, name)
-		p.skipSpace()
-		if p.peek() != '.' {
-			return path, nil
-		}
-		p.pos++
-	}
-}
-
-func (p *parser) parseName() (string, bool, *Error) {
-	if p.peek() == '"' {
-		s, err := p.parseQuoted()
-		return s, true, err
-	}
-	start := p.pos
-	for p.pos < len(p.text) && isUnquoted(p.text[p.pos]) && p.text[p.pos] != '.' && !p.atComment() {
-		p.pos++
-	}
-	return p.text[start:p.pos], p.pos > start, nil
-}
-
-// parseInclude reads an include statement. It reports false, at the same place, when there is none.
-func (p *parser) parseInclude() (Include, bool, *Error) {
-	start := p.pos
-	var include Include
-	if !p.take("include") || p.pos == start {
-		return include, false, nil
-	}
-	p.skipSpace()
-	open := 0
-	for _, word := range []string{"required", "file", "url", "classpath"} {
-		if p.take(word + "(") {
-			open++
-			include.Required = include.Required || word == "required"
-			if word != "required" {
-				include.Kind = word
-			}
-			p.skipSpace()
-		}
-	}
-	if p.peek() != '"' {
-		p.pos = start // A name that begins like the word: include_me = 1, or include = 1.
-		return include, false, nil
-	}
-	target, err := p.parseQuoted()
-	if err != nil {
-		return include, false, err
-	}
-	include.Target = target
-	if p.skipSpace(); open == 0 && (p.peek() == '=' || p.peek() == ':') {
-		return include, false, p.errorAt(p.pos, "the end of the include statement")
-	}
-	for ; open > 0; open-- {
-		p.skipSpace()
-		if !p.take(")") {
-			return include, false, p.errorAt(p.pos, `")"`)
-		}
-	}
-	return include, true, nil
-}
-
-// parseArray reads the elements after an opening bracket.
-func (p *parser) parseArray(depth int) (Array, *Error) {
-	array := Array{}
-	for {
-		p.skipBlank()
-		switch p.peek() {
-		case ']':
-			p.pos++
-			return array, nil
+		last = element
+		switch p.token.kind {
 		case ',':
-			p.pos++
-			continue
-		case endOfText:
-			return nil, p.errorAt(p.pos, `a value or "]"`)
+			p.advance()
+		case ']', '}', tokenEnd, tokenKey, tokenQuotedKey, tokenInclude, tokenRequired:
+			return first, nil
+		default: // Another element: commas need not be.
 		}
-		value, err := p.parseValue(depth)
-		if err != nil {
-			return nil, err
-		}
-		array = append(array, value)
 	}
 }

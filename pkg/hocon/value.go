@@ -1,218 +1,219 @@
 package hocon
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
 
-// Value is one of *Object, Array, String, Number, Bool, Null, Substitution and Unresolved.
-type Value interface{ isValue() }
+// Kind is what a value is.
+type Kind int
 
-// Array is a list of values, in order.
-type Array []Value
+// The kinds of values.
+const (
+	// Absent is what there is none of; the zero Value is absent.
+	Absent Kind = iota
+	// Object is a set of named values.
+	Object
+	// Array is a list of values.
+	Array
+	// String is text, with and without quotes, and thus also a duration, a size or a percentage.
+	String
+	// Number is an integer or a float.
+	Number
+	// Bool is true or false.
+	Bool
+	// Null is null, which EMQX takes for absent in most places.
+	Null
+	// Unknown is what depends on a file that is not at hand.
+	Unknown
+)
 
-// String is text: quoted, triple-quoted or unquoted, and thus also durations, sizes and percentages.
-type String string
-
-// Number is a number as it was written, such as 1883 or 1.5e3.
-type Number string
-
-// Bool is true or false.
-type Bool bool
-
-// Null is the value null.
-type Null struct{}
-
-// Substitution is ${path} or ${?path}, kept as it is.
-type Substitution struct {
-	// Path is the text between the braces, without the question mark.
-	Path string
-	// Optional tells ${?path} from ${path}.
-	Optional bool
+// Value is a value of a configuration. It is small and never changes.
+type Value struct {
+	document *document
+	ref      ref
 }
 
-// Unresolved is a concatenation or merge with a substitution in it, so that its value cannot be known here. The parts
-// stand in the order of the text.
-type Unresolved []Value
-
-func (*Object) isValue()      {}
-func (Array) isValue()        {}
-func (String) isValue()       {}
-func (Number) isValue()       {}
-func (Bool) isValue()         {}
-func (Null) isValue()         {}
-func (Substitution) isValue() {}
-func (Unresolved) isValue()   {}
-
-// Object is a set of named values in the order in which their names first appear. The zero value is empty and ready.
-type Object struct {
-	keys     []string
-	values   map[string]Value
-	includes []Include
+// Document is a configuration that was read.
+type Document struct {
+	// Root is the object that the text makes.
+	Root Value
+	// Includes are the files that the text takes in, in its order. What they say is not known.
+	Includes []Include
 }
 
-// Include is an include statement, which is noted and not followed.
+// Include is an include statement.
 type Include struct {
-	// Kind is "file", "url", "classpath", or empty where only a name was given.
-	Kind string
-	// Target is the name of what is to be included.
+	// Target is the name of the file.
 	Target string
-	// Required tells include required(...) from include.
+	// Required tells include required(...), which refuses the text when there is no such file.
 	Required bool
+	// Line is the line it stands on.
+	Line int
+
+	at uint32
 }
 
-// Keys returns the names in the order of first appearance.
-func (o *Object) Keys() []string { return slices.Clone(o.keys) }
+// StringValue is a value of its own that is text.
+func StringValue(text string) Value {
+	d := &document{text: text}
+	d.add(node{})
+	return Value{d, d.addText(tokenString, token{end: small(len(text))})}
+}
 
-// Includes returns the include statements that stand directly in the object.
-func (o *Object) Includes() []Include { return slices.Clone(o.includes) }
-
-// Get returns the value at a path of names, one a level. It reports false when a name is missing on the way or what
-// stands there is no object. An empty path gives the object itself.
-func (o *Object) Get(path ...string) (Value, bool) {
-	var value Value = o
-	for _, name := range path {
-		object, ok := value.(*Object)
-		if !ok {
-			return nil, false
-		}
-		if value, ok = object.values[name]; !ok {
-			return nil, false
-		}
+// Kind tells what the value is.
+func (v Value) Kind() Kind {
+	if v.document == nil {
+		return Absent
 	}
-	return value, true
-}
-
-// Object returns the object at a path, or an empty one when there is none.
-func (o *Object) Object(path ...string) *Object {
-	value, _ := o.Get(path...)
-	if object, ok := value.(*Object); ok {
-		return object
-	}
-	return &Object{}
-}
-
-// Text returns the text of the String, Number or Bool at a path; it reports false for anything else.
-func (o *Object) Text(path ...string) (string, bool) {
-	value, _ := o.Get(path...)
-	return text(value)
-}
-
-// Bool returns the truth at a path, also when written as a string, and otherwise the given default.
-func (o *Object) Bool(otherwise bool, path ...string) bool {
-	switch s, _ := o.Text(path...); strings.ToLower(s) {
-	case "true", "on":
-		return true
-	case "false", "off":
-		return false
+	switch v.document.node(v.ref).kind {
+	case nodeMembers, nodeKey:
+		return Object
+	case nodeElements:
+		return Array
+	case tokenString:
+		return String
+	case tokenInteger, tokenFloat:
+		return Number
+	case tokenTrue, tokenFalse:
+		return Bool
+	case tokenNull:
+		return Null
+	case nodeUnknown:
+		return Unknown
 	default:
-		return otherwise
+		return Absent
 	}
 }
 
-func text(value Value) (string, bool) {
-	switch v := value.(type) {
-	case String:
-		return string(v), true
-	case Number:
-		return string(v), true
-	case Bool:
-		if v {
-			return "true", true
+// Get gives the value at a path of names, one a level; an absent one when a name is missing on the way or what stands
+// there is no object. An empty path gives the value itself.
+func (v Value) Get(path ...string) Value {
+	for _, name := range path {
+		if v.Kind() != Object {
+			return Value{}
 		}
-		return "false", true
+		members := v.document.membersOf(v.ref)
+		at, found := slices.BinarySearchFunc(members, name, func(m member, name string) int {
+			return strings.Compare(v.document.textOf(m.key), name)
+		})
+		if !found {
+			return Value{}
+		}
+		v.ref = members[at].value
+	}
+	return v
+}
+
+// Members gives the names of an object with their values, by name. It gives nothing for anything else.
+func (v Value) Members() iter.Seq2[string, Value] {
+	return func(yield func(string, Value) bool) {
+		if v.Kind() != Object {
+			return
+		}
+		for _, m := range v.document.membersOf(v.ref) {
+			if !yield(v.document.textOf(m.key), Value{v.document, m.value}) {
+				return
+			}
+		}
+	}
+}
+
+// Elements gives the elements of an array, in order. It gives nothing for anything else.
+func (v Value) Elements() iter.Seq[Value] {
+	return func(yield func(Value) bool) {
+		if v.Kind() != Array {
+			return
+		}
+		n := v.document.node(v.ref)
+		for _, element := range v.document.elements[n.first : uint32(n.first)+n.size] {
+			if !yield(Value{v.document, element}) {
+				return
+			}
+		}
+	}
+}
+
+// Len is the number of members of an object or elements of an array, and 0 for anything else.
+func (v Value) Len() int {
+	switch v.Kind() {
+	case Object:
+		return len(v.document.membersOf(v.ref))
+	case Array:
+		return int(v.document.node(v.ref).size)
+	default:
+		return 0
+	}
+}
+
+// Text gives the text of a string, number or boolean; it reports false for anything else. An integer is written
+// without plus sign and leading zeros, as EMQX writes it.
+func (v Value) Text() (string, bool) {
+	switch v.Kind() {
+	case String, Bool:
+		return v.document.textOf(v.ref), true
+	case Number:
+		return number(v.document.textOf(v.ref)), true
 	default:
 		return "", false
 	}
 }
 
+// IsInteger tells an integer from a float.
+func (v Value) IsInteger() bool {
+	return v.document != nil && v.document.node(v.ref).kind == tokenInteger
+}
+
+func number(text string) string {
+	if strings.Contains(text, ".") {
+		return strings.TrimPrefix(text, "+")
+	}
+	digits, negative := strings.CutPrefix(text, "-")
+	digits = strings.TrimLeft(digits, "+0")
+	switch {
+	case digits == "":
+		return "0"
+	case negative:
+		return "-" + digits
+	default:
+		return digits
+	}
+}
+
 // Equal reports whether two values say the same. The order of names in an object does not count; 1 and "1" are the
-// same, as they are to EMQX, whose schema decides the type.
+// same, as they are to EMQX, whose schema decides the type. What is unknown equals nothing.
 func Equal(a, b Value) bool {
-	if s, ok := text(a); ok {
-		t, ok := text(b)
+	if s, ok := a.Text(); ok {
+		t, ok := b.Text()
 		return ok && s == t
 	}
-	switch a := a.(type) {
-	case *Object:
-		b, ok := b.(*Object)
-		return ok && a.equal(b)
-	case Array:
-		b, ok := b.(Array)
-		return ok && slices.EqualFunc(a, b, Equal)
-	case Unresolved:
-		b, ok := b.(Unresolved)
-		return ok && slices.EqualFunc(a, b, Equal)
-	default: // Null, Substitution and nil are comparable.
-		return a == b
-	}
-}
-
-func (o *Object) equal(other *Object) bool {
-	if len(o.keys) != len(other.keys) || !slices.Equal(o.includes, other.includes) {
+	if a.Kind() != b.Kind() || a.Len() != b.Len() {
 		return false
 	}
-	for name, value := range o.values {
-		theirs, ok := other.values[name]
-		if !ok || !Equal(value, theirs) {
-			return false
+	switch a.Kind() {
+	case Object:
+		ours, theirs := a.document.membersOf(a.ref), b.document.membersOf(b.ref)
+		for i := range ours {
+			if a.document.textOf(ours[i].key) != b.document.textOf(theirs[i].key) ||
+				!Equal(Value{a.document, ours[i].value}, Value{b.document, theirs[i].value}) {
+				return false
+			}
 		}
-	}
-	return true
-}
-
-// set stores value under name, merging objects as HOCON does: object onto object adds and overrides, anything else
-// replaces, and what may depend on a substitution is kept in both parts.
-func (o *Object) set(name string, value Value) {
-	old, exists := o.values[name]
-	if !exists {
-		if o.values == nil {
-			o.values = map[string]Value{}
-		}
-		o.keys = append(o.keys, name)
-		o.values[name] = value
-		return
-	}
-	o.values[name] = merged(old, value)
-}
-
-func merged(old, value Value) Value {
-	object, isObject := value.(*Object)
-	switch old := old.(type) {
-	case *Object:
-		if isObject {
-			old.merge(object)
-			return old
-		}
-	case Substitution:
-		if isObject {
-			return Unresolved{old, object}
-		}
-	case Unresolved:
-		if isObject {
-			return append(old, object)
-		}
-	}
-	return value
-}
-
-func (o *Object) merge(other *Object) {
-	for _, name := range other.keys {
-		o.set(name, other.values[name])
-	}
-	o.includes = append(o.includes, other.includes...)
-}
-
-// add is name += value: it appends to the array under name, or starts one.
-func (o *Object) add(name string, value Value) {
-	switch old := o.values[name].(type) {
-	case nil:
-		o.set(name, Array{value})
+		return true
 	case Array:
-		o.values[name] = append(old, value)
-	case Unresolved:
-		o.values[name] = append(old, Array{value})
-	default:
-		o.values[name] = Unresolved{old, Array{value}}
+		next, stop := iter.Pull(b.Elements())
+		defer stop()
+		for ours := range a.Elements() {
+			theirs, _ := next()
+			if !Equal(ours, theirs) {
+				return false
+			}
+		}
+		return true
+	case Unknown:
+		return false
+	default: // Null and absent.
+		return true
 	}
 }

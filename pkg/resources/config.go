@@ -9,7 +9,6 @@ import (
 	applycore "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/hocon"
 )
 
 const configKey = "emqx.conf"
@@ -32,15 +31,8 @@ func ConfigMap(emqx *v2beta1.EMQX, name, revision string) *applycore.ConfigMapAp
 		WithData(map[string]string{configKey: ConfigText(emqx.Spec.Config.Data)})
 }
 
-// NodeCookieSecret holds the cookie that the nodes of a cluster share: that of the configuration, if it gives one, and
-// the given random one otherwise.
-func NodeCookieSecret(emqx *v2beta1.EMQX, random string) *corev1.Secret {
-	cookie := random
-	if config, err := hocon.Parse(emqx.Spec.Config.Data); err == nil {
-		if given, ok := config.Text("node", "cookie"); ok && given != "" {
-			cookie = given
-		}
-	}
+// NodeCookieSecret holds the cookie that the nodes of a cluster share.
+func NodeCookieSecret(emqx *v2beta1.EMQX, cookie string) *corev1.Secret {
 	return secret(emqx, emqx.NodeCookieSecretName(), NodeCookieKey, cookie)
 }
 

@@ -56,20 +56,9 @@ func golden(t *testing.T, name string, object any) {
 
 func portsOf(t *testing.T, data string) Ports {
 	t.Helper()
-	config, err := ParseConfig(data)
+	config, err := ParseConfig(data, nil)
 	require.NoError(t, err)
 	return config.Ports
-}
-
-func TestDurableSessions(t *testing.T) {
-	for data, want := range map[string]bool{
-		"": false, "durable_sessions.enable = true": true, "durable_sessions { enable = false }": false,
-		"zones { slow { durable_sessions.enable = on } }": true, "zones.slow.mqtt.max_inflight = 1": false,
-	} {
-		config, err := ParseConfig(data)
-		require.NoError(t, err)
-		require.Equal(t, want, config.DurableSessions, data)
-	}
 }
 
 func TestGolden(t *testing.T) {
@@ -105,42 +94,6 @@ func TestRenderingIsPure(t *testing.T) {
 	require.Equal(t, corev1.EnvVar{Name: "X", Value: "y"}, env[len(env)-1], "the user's variables come last and win")
 }
 
-func TestPorts(t *testing.T) {
-	tcp := func(name string, number int32, listener string) Port {
-		return Port{Name: name, Number: number, Protocol: corev1.ProtocolTCP, Listener: listener}
-	}
-	defaults := []Port{tcp("ssl-default", 8883, "ssl:default"), tcp("tcp-default", 1883, "tcp:default"), tcp("ws-default", 8083, "ws:default"), tcp("wss-default", 8084, "wss:default")}
-	only := "listeners { tcp.default.enable = false, ssl.default.enable = false, ws.default.enabled = false, wss.default.enable = false }\n"
-	for _, test := range []struct {
-		reason, data         string
-		dashboard, listeners []Port
-	}{
-		{"nothing said", "", []Port{tcp("dashboard", 18083, "")}, defaults},
-		{"in braces", "{ dashboard.listeners.http.bind = 28083 }", []Port{tcp("dashboard", 28083, "")}, defaults},
-		{"both dashboards", "dashboard.listeners { http.bind = \"0.0.0.0:80\", https.bind = \"[::]:443\" }", []Port{tcp("dashboard", 80, ""), tcp("dashboard-https", 443, "")}, defaults},
-		{"https alone", "dashboard.listeners { http.bind = 0, https.bind = 443 }", []Port{tcp("dashboard-https", 443, "")}, defaults},
-		{"listeners that are off are no ports", only, []Port{tcp("dashboard", 18083, "")}, nil},
-		{"names that are no port names", only + "listeners.tcp.My_Own.bind = 1884\nlisteners.tcp.my-own.bind = 1885", []Port{tcp("dashboard", 18083, "")},
-			[]Port{tcp("tcp-my-own", 1884, "tcp:My_Own"), tcp("tcp-my-own-2", 1885, "tcp:my-own")}},
-		{"one number for TCP and UDP", only + "listeners { tcp.a.bind = 14567, quic.b.bind = 14567 }", []Port{tcp("dashboard", 18083, "")},
-			[]Port{{Name: "quic-b", Number: 14567, Protocol: corev1.ProtocolUDP, Listener: "quic:b"}, tcp("tcp-a", 14567, "tcp:a")}},
-		{"gateways", only + "gateway { coap { listeners.udp.default.bind = 5683 }, stomp { enable = false, listeners.tcp.default.bind = 61613 } }", []Port{tcp("dashboard", 18083, "")},
-			[]Port{{Name: "coap-udp-default", Number: 5683, Protocol: corev1.ProtocolUDP}}},
-		{"a bind that cannot be known", only + "listeners.tcp.x.bind = ${PORT}", []Port{tcp("dashboard", 18083, "")}, nil},
-		{"a bind that is no port", only + "listeners.tcp.x.bind = \"70000\"", []Port{tcp("dashboard", 18083, "")}, nil},
-	} {
-		t.Run(test.reason, func(t *testing.T) {
-			ports := portsOf(t, test.data)
-			require.Equal(t, test.dashboard, ports.Dashboard)
-			require.Equal(t, test.listeners, ports.Listeners)
-		})
-	}
-	_, err := ParseConfig("dashboard.listeners.http.bind = 0")
-	require.ErrorContains(t, err, "could not be managed")
-	_, err = ParseConfig("a {\n b = \n}")
-	require.EqualError(t, err, `line 3, column 1: expected a value, found "}"`, "the place is that in the user's text")
-}
-
 func TestServiceTemplate(t *testing.T) {
 	emqx := sample(func(e *v2beta1.EMQX) {
 		e.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{
@@ -169,11 +122,6 @@ func TestServiceTemplate(t *testing.T) {
 	require.True(t, ServiceEnabled(emqx, Listeners))
 	emqx.Spec.ListenersServiceTemplate.Enabled = ptr.To(false)
 	require.False(t, ServiceEnabled(emqx, Listeners))
-}
-
-func TestCookieOfTheConfiguration(t *testing.T) {
-	emqx := sample(func(e *v2beta1.EMQX) { e.Spec.Config.Data = "node.cookie = mine" })
-	require.Equal(t, "mine", string(NodeCookieSecret(emqx, "random").Data[NodeCookieKey]))
 }
 
 func TestOperatorSecret(t *testing.T) {

@@ -38,7 +38,7 @@ func (c *configs) of(emqx *v2beta1.EMQX) parsedConfig {
 		return known
 	}
 	read := parsedConfig{uid: emqx.UID, generation: emqx.Generation}
-	read.config, read.err = resources.ParseConfig(emqx.Spec.Config.Data)
+	read.config, read.err = resources.ConfigOf(emqx)
 	hash, err := resources.Hash(emqx.Spec.Config.Data)
 	if err != nil && read.err == nil {
 		read.err = err

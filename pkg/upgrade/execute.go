@@ -85,7 +85,7 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	defer cancel()
 	switch a := action.(type) {
 	case machine.CreateCookieSecret:
-		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, randomText()))
+		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, s.Config.CookieOr(randomText())))
 	case machine.CreateKeysSecret:
 		return e.createKeysSecret(ctx, s)
 	case machine.ApplyConfigMap:

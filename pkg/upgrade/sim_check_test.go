@@ -176,7 +176,12 @@ func (w *simWorld) checkAway() {
 }
 
 // limit is how many of so many clients may be away.
-func (w *simWorld) limit(clients int) int { return max(1, (clients+9)/10) }
+func (w *simWorld) limit(clients int) int {
+	if w.resource().Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients != nil {
+		return clients
+	}
+	return max(1, (clients+9)/10)
+}
 
 // outageGrace is how long Kubernetes and the operator may take to lead clients to nodes that could serve them.
 const outageGrace = time.Minute

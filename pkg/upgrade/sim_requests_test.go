@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -18,7 +19,11 @@ func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		w.calm = true
-		w.edit("three nodes", func(spec *v2beta1.EMQXSpec) { spec.CoreTemplate.Spec.Replicas = ptr.To(int32(3)) })
+		w.slowest = 100 * time.Millisecond
+		w.edit("three nodes, and room for clients to be away", func(spec *v2beta1.EMQXSpec) {
+			spec.CoreTemplate.Spec.Replicas = ptr.To(int32(3))
+			spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients = ptr.To(intstr.FromString("100%"))
+		})
 		w.template.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(3))
 		w.start()
 		defer w.stop()

@@ -2,9 +2,7 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/hocon"
 )
@@ -20,7 +18,7 @@ func (e *SyntaxError) Error() string { return e.Text }
 
 // Parse reads HOCON into a tree. The error is a *SyntaxError.
 func Parse(text string) (Tree, error) {
-	object, err := hocon.Parse(text)
+	document, err := hocon.Parse(text)
 	if err != nil {
 		syntax := &SyntaxError{Line: 1, Text: err.Error()}
 		var he *hocon.Error
@@ -29,7 +27,7 @@ func Parse(text string) (Tree, error) {
 		}
 		return nil, syntax
 	}
-	return fromObject(object), nil
+	return treeOf(document.Root), nil
 }
 
 // parseValue reads the value of an environment variable: HOCON where it is such, plain text otherwise.
@@ -45,48 +43,38 @@ func parseValue(text string) any {
 	return v
 }
 
-func fromObject(object *hocon.Object) Tree {
+func treeOf(object hocon.Value) Tree {
 	tree := Tree{}
-	for _, key := range object.Keys() {
-		value, _ := object.Get(key)
+	for key, value := range object.Members() {
 		tree[key] = fromValue(value)
 	}
 	return tree
 }
 
 func fromValue(value hocon.Value) any {
-	switch v := value.(type) {
-	case *hocon.Object:
-		return fromObject(v)
+	text, _ := value.Text()
+	switch value.Kind() {
+	case hocon.Object:
+		return treeOf(value)
 	case hocon.Array:
-		list := make([]any, 0, len(v))
-		for _, item := range v {
+		list := make([]any, 0, value.Len())
+		for item := range value.Elements() {
 			list = append(list, fromValue(item))
 		}
 		return list
 	case hocon.Bool:
-		return bool(v)
+		return text == "true"
 	case hocon.Number:
-		if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 			return n
 		}
-		if f, err := strconv.ParseFloat(string(v), 64); err == nil {
+		if f, err := strconv.ParseFloat(text, 64); err == nil {
 			return f
 		}
-		return string(v)
+		return text
 	case hocon.String:
-		return string(v)
-	case hocon.Null, nil:
-		return nil
-	case hocon.Substitution:
-		return "${" + v.Path + "}"
-	case hocon.Unresolved:
-		parts := make([]string, 0, len(v))
-		for _, part := range v {
-			parts = append(parts, fmt.Sprint(fromValue(part)))
-		}
-		return strings.Join(parts, "")
+		return text
 	default:
-		return fmt.Sprint(v)
+		return nil
 	}
 }

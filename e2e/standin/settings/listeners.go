@@ -27,7 +27,7 @@ func (t Tree) Listeners() []Listener {
 		names := t.Sub("listeners", kind)
 		for _, name := range names.Keys() {
 			raw, ok := names[name].(Tree)
-			if !ok { // null takes a listener away
+			if !ok && names[name] != nil { // marked_for_deletion; null is a listener of all defaults
 				continue
 			}
 			list = append(list, listenerOf(kind, name, raw))

@@ -29,7 +29,8 @@ type Layers struct {
 
 const etc = "/opt/emqx/etc"
 
-// Load reads the files and the environment. The error wraps a *SyntaxError when a file is no HOCON.
+// Load reads the files and the environment. The error wraps a *SyntaxError when a file is none that EMQX starts
+// with.
 func Load(source Source) (Layers, error) {
 	layers := Layers{Base: Defaults(), File: Tree{}, Environment: fromEnvironment(source.Environ)}
 	if source.Root != "" {
@@ -61,8 +62,14 @@ func readFile(path string, optional bool) (Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
+	if refused := refusal(string(data)); refused != nil {
+		return nil, fmt.Errorf("configuration %s: %w", path, refused)
+	}
 	tree, err := Parse(string(data))
 	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if err := refusedListener(tree); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return tree, nil

@@ -17,7 +17,7 @@ func TestLayers(t *testing.T) {
 	write("base.hocon", `mqtt.max_topic_levels = 1, mqtt.max_packet_size = 2MB, log.console.level = debug`)
 	write("emqx.conf", `mqtt { max_packet_size = 3MB, keepalive_multiplier = 2.5 }
 		listeners.tcp.default { bind = "0.0.0.0:1999" }
-		listeners.ssl.default = null`)
+		listeners.ssl.default = marked_for_deletion, listeners.ws.default = null`)
 	layers, err := Load(Source{Root: root, Environ: []string{
 		"EMQX_MQTT__KEEPALIVE_MULTIPLIER=3.5", `EMQX_API_KEY__BOOTSTRAP_FILE="/opt/keys"`, "EMQX_NODE__COOKIE=a b:c",
 		"EMQX_HOST=ignored", "PATH=/bin", "EMQX_DASHBOARD__LISTENERS__HTTP__BIND=18083", "EMQX_CLUSTER__STATIC__SEEDS=[a@b,c@d]",
@@ -40,7 +40,7 @@ func TestLayers(t *testing.T) {
 	for _, l := range list {
 		ids = append(ids, l.ID+" "+l.Bind)
 	}
-	require.Equal(t, []string{"tcp:default 0.0.0.0:1999", "ws:default 0.0.0.0:8083", "wss:default 0.0.0.0:8084"}, ids)
+	require.Equal(t, []string{"tcp:default 0.0.0.0:1999", "ws:default :8083", "wss:default 0.0.0.0:8084"}, ids)
 }
 
 func TestSyntaxErrorSaysWhere(t *testing.T) {

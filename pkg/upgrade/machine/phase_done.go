@@ -63,6 +63,9 @@ func notices(s Snapshot, set Set) []Lack {
 	if spec.Config.Mode == v2beta1.ConfigModeReplace {
 		ignored("spec.config.mode", "configuration reaches the nodes with the next revision")
 	}
+	for _, unknown := range s.Config.Unknown {
+		told = append(told, Lack{"ConfigNotKnown", unknown + ": ports that it opens, or closes, must be named in spec.listenersServiceTemplate"})
+	}
 	if set.ConfigHash != s.ConfigHash {
 		told = append(told, Lack{
 			Reason:  "ConfigNotApplied",

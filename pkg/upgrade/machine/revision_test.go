@@ -31,7 +31,7 @@ func revision(t *testing.T, change func(*v2beta1.EMQX)) string {
 		}},
 	}
 	change(emqx)
-	config, err := resources.ParseConfig(emqx.Spec.Config.Data)
+	config, err := resources.ConfigOf(emqx)
 	require.NoError(t, err)
 	got, err := TargetOf(emqx, config.Ports, nil)
 	require.NoError(t, err)

@@ -51,7 +51,9 @@ func (e *EMQX) ListenersServiceName() string { return e.Name + "-listeners" }
 func (e *EMQX) ConfigMapName() string { return e.Name + "-configs" }
 
 // RevisionConfigMapName is the name of the ConfigMap with emqx.conf of a revision.
-func (e *EMQX) RevisionConfigMapName(revision string) string { return e.ConfigMapName() + "-" + revision }
+func (e *EMQX) RevisionConfigMapName(revision string) string {
+	return e.ConfigMapName() + "-" + revision
+}
 
 // NodeCookieSecretName is the name of the Secret with the cookie that nodes share.
 func (e *EMQX) NodeCookieSecretName() string { return e.Name + "-node-cookie" }
