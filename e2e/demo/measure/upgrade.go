@@ -133,14 +133,15 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 // dip returns the least share of clients connected since the change, and the longest time between two counts.
 func dip(samples []load.Sample, patched time.Time, clients int) (lowestShare, longestGapSeconds float64) {
 	lowestShare = 1
-	for i, sample := range samples {
-		if !sample.At.After(patched) {
-			continue
+	var before time.Time
+	for _, sample := range samples {
+		if sample.At.After(patched) {
+			if !before.IsZero() {
+				longestGapSeconds = max(longestGapSeconds, sample.At.Sub(before).Seconds())
+			}
+			lowestShare = min(lowestShare, float64(sample.Connected)/float64(clients))
 		}
-		if i > 0 {
-			longestGapSeconds = max(longestGapSeconds, sample.At.Sub(samples[i-1].At).Seconds())
-		}
-		lowestShare = min(lowestShare, float64(sample.Connected)/float64(clients))
+		before = sample.At
 	}
 	return lowestShare, longestGapSeconds
 }
