@@ -87,7 +87,7 @@ func (d directory) stop(ctx context.Context, registry state.Registry, s *state.S
 		for i := range names {
 			id := s.Processes[names[len(names)-1-i]]
 			if err := id.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
-				return fmt.Errorf("stopping %s: %w", names[len(names)-1-i], err)
+				return fmt.Errorf("stop %s: %w", names[len(names)-1-i], err)
 			}
 		}
 		for _, id := range s.Processes {
@@ -96,7 +96,7 @@ func (d directory) stop(ctx context.Context, registry state.Registry, s *state.S
 			}
 		}
 		if _, err := proc.KillByEnv(ctx, state.ClusterEnv, s.ID); err != nil {
-			return fmt.Errorf("stopping the processes of pods: %w", err)
+			return fmt.Errorf("stop the processes of pods: %w", err)
 		}
 	}
 	return d.clean(registry, s)
@@ -117,7 +117,7 @@ func (d directory) clean(registry state.Registry, s *state.State) error {
 		return err
 	}
 	if err := os.Remove(d.StateFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the cluster's state: %w", err)
+		return fmt.Errorf("remove the cluster's state: %w", err)
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (d directory) clean(registry state.Registry, s *state.State) error {
 func (d directory) removePerishable() error {
 	for _, name := range perishable() {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
-			return fmt.Errorf("removing the cluster's state: %w", err)
+			return fmt.Errorf("remove the cluster's state: %w", err)
 		}
 	}
 	return nil
@@ -135,16 +135,16 @@ func (d directory) purge() error {
 	// The audit log's older parts have the time in their names.
 	rotated, err := filepath.Glob(d.Path("audit-*.log"))
 	if err != nil {
-		return fmt.Errorf("looking for audit logs: %w", err)
+		return fmt.Errorf("look for audit logs: %w", err)
 	}
 	for _, path := range rotated {
 		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("removing logs: %w", err)
+			return fmt.Errorf("remove logs: %w", err)
 		}
 	}
 	for _, name := range ours() {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
-			return fmt.Errorf("removing logs: %w", err)
+			return fmt.Errorf("remove logs: %w", err)
 		}
 	}
 	// It stays when there is something else in it.

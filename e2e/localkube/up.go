@@ -62,7 +62,7 @@ func Up(ctx context.Context, options UpOptions) error {
 		return err
 	}
 	if err := os.MkdirAll(string(u.dir.Dir), 0o700); err != nil {
-		return fmt.Errorf("making the cluster's directory: %w", err)
+		return fmt.Errorf("make the cluster's directory: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, upTimeout, fmt.Errorf("the cluster did not start within %s", upTimeout))
 	defer cancel()
@@ -105,7 +105,7 @@ func (d directory) checkUse() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking into the directory %s: %w", d.Dir, err)
+		return fmt.Errorf("look into the directory %s: %w", d.Dir, err)
 	}
 	if _, err := os.Stat(d.StateFile()); err == nil {
 		_, err := d.Load()
@@ -321,13 +321,13 @@ func nodeUnready(ctx context.Context, client kubernetes.Interface) string {
 func Client(dir state.Dir) (kubernetes.Interface, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
 	if err != nil {
-		return nil, fmt.Errorf("reading the admin's kubeconfig: %w", err)
+		return nil, fmt.Errorf("read the admin's kubeconfig: %w", err)
 	}
 	config.QPS, config.Burst = 200, 400
 	config.Proxy = nil
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
+		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	return client, nil
 }

@@ -61,7 +61,7 @@ func bootTimeline(n string, happen func(context.Context, *Runner) error) step {
 		want := make([]bootRow, len(rec.Rows))
 		for i, raw := range rec.Rows {
 			if err := json.Unmarshal(raw, &want[i]); err != nil {
-				return fmt.Errorf("recording %s: %w", rec.name, err)
+				return fmt.Errorf("read recording %s: %w", rec.name, err)
 			}
 			want[i].Answer = r.translate.value(want[i].Answer)
 		}

@@ -168,7 +168,7 @@ func (rec *recording) seen() ([]map[string]any, error) {
 		return list, nil
 	}
 	if err := json.Unmarshal(rec.Seen, &list); err != nil {
-		return nil, fmt.Errorf("recording %s: %w", rec.name, err)
+		return nil, fmt.Errorf("read recording %s: %w", rec.name, err)
 	}
 	return list, nil
 }

@@ -118,7 +118,7 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.DataDir != "" {
 		if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
-			return c, fmt.Errorf("data directory: %w", err)
+			return c, fmt.Errorf("make the data directory: %w", err)
 		}
 	}
 	c.Timing = c.Timing.withDefaults()

@@ -80,7 +80,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) boot(ctx context.Context) error {
 	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Address, LinkPort))
 	if err != nil {
-		return fmt.Errorf("link listener: %w", err)
+		return fmt.Errorf("listen for other nodes: %w", err)
 	}
 	n.membership, err = membership.New(membership.Config{
 		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started, DataDir: n.cfg.DataDir,

@@ -39,7 +39,7 @@ func (c *Config) hostIP() string { return c.State.ControlAddress().String() }
 func (c *Config) imageTable() ([]state.ImageRow, error) {
 	current, err := c.Dir.Load()
 	if err != nil {
-		return nil, fmt.Errorf("reading the image table: %w", err)
+		return nil, fmt.Errorf("read the image table: %w", err)
 	}
 	return append(current.Images, images.Builtin(filepath.Dir(current.ClusterBinary))...), nil
 }

@@ -279,7 +279,7 @@ func (l *launcher) begin(row state.ImageRow, env map[string]string, root string)
 	}
 	dir := filepath.Join(root, l.spec.WorkingDir)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return failed(fmt.Errorf("making the working directory: %w", err))
+		return failed(fmt.Errorf("make the working directory: %w", err))
 	}
 	log, err := containerlog.Create(podLogDir(l.config.Dir, l.pod), l.spec.Name, l.start)
 	if err != nil {

@@ -67,7 +67,7 @@ func NewProxier(factory informers.SharedInformerFactory, directory *Directory, l
 	} {
 		registration, err := informer.AddEventHandler(handler)
 		if err != nil {
-			return nil, fmt.Errorf("watching Services: %w", err)
+			return nil, fmt.Errorf("watch Services: %w", err)
 		}
 		p.handlers = append(p.handlers, registration.HasSynced)
 	}

@@ -99,7 +99,7 @@ func (i Identity) Signal(signal syscall.Signal) error {
 		if errors.Is(err, os.ErrProcessDone) {
 			return ErrGone
 		}
-		return fmt.Errorf("sending %s to process %d: %w", signal, i.PID, err)
+		return fmt.Errorf("send %s to process %d: %w", signal, i.PID, err)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (i Identity) SignalGroup(signal syscall.Signal) error {
 		if errors.Is(err, syscall.ESRCH) {
 			return ErrGone
 		}
-		return fmt.Errorf("sending %s to process group %d: %w", signal, i.PID, err)
+		return fmt.Errorf("send %s to process group %d: %w", signal, i.PID, err)
 	}
 	return nil
 }
@@ -196,7 +196,7 @@ func (i Identity) WaitGone(ctx context.Context) error {
 func BootID() (string, error) {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return "", fmt.Errorf("reading the boot id: %w", err)
+		return "", fmt.Errorf("read the boot id: %w", err)
 	}
 	return strings.TrimSpace(string(raw)), nil
 }

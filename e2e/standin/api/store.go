@@ -34,7 +34,7 @@ func NewStore(layers settings.Layers, dir string) (*Store, error) {
 		data, err := os.ReadFile(s.file())
 		if err == nil {
 			if s.changes, err = settings.Parse(string(data)); err != nil {
-				return nil, fmt.Errorf("configuration %s: %w", s.file(), err)
+				return nil, fmt.Errorf("read configuration %s: %w", s.file(), err)
 			}
 		} else if !os.IsNotExist(err) {
 			return nil, fmt.Errorf("read the changed configuration: %w", err)
@@ -100,7 +100,7 @@ func (s *Store) Drop(path ...string) (Change, error) {
 func (s *Store) Learn(c Change) (bool, error) {
 	tree, err := settings.Parse(c.Text)
 	if err != nil {
-		return false, fmt.Errorf("configuration of another node: %w", err)
+		return false, fmt.Errorf("read the configuration of another node: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

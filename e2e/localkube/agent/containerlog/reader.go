@@ -43,7 +43,7 @@ func Read(ctx context.Context, path string, options Options, w io.Writer) error 
 		Follow: options.Follow, Timestamp: options.Timestamps,
 	}, runtime{running: options.Running}, stdout, stderr)
 	if err != nil {
-		return fmt.Errorf("reading the log %s: %w", path, err)
+		return fmt.Errorf("read the log %s: %w", path, err)
 	}
 	return nil
 }

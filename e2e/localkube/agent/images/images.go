@@ -30,7 +30,7 @@ func Validate(row state.ImageRow) error {
 		return errors.New("an image row is PATTERN=COMMAND and neither may be empty")
 	}
 	if _, err := path.Match(row.Pattern, ""); err != nil {
-		return fmt.Errorf("image pattern %q: %w", row.Pattern, err)
+		return fmt.Errorf("read image pattern %q: %w", row.Pattern, err)
 	}
 	return nil
 }
