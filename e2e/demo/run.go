@@ -181,7 +181,7 @@ func (r *run) callHooks(ctx, runCtx context.Context, u *measure.Upgrade, group *
 	}
 }
 
-// documentedPatch is the change of EMQX's documentation, or its opposite when it was made already.
+// documentedPatch is the change of EMQX's documentation, or its opposite when the resource has it already.
 func documentedPatch(emqx *v2beta1.EMQX) string {
 	policy := "Never"
 	if string(emqx.Spec.ImagePullPolicy) == policy {

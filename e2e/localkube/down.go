@@ -14,7 +14,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
-// downTimeout bounds a stop; it is a matter of a moment.
+// downTimeout bounds a stop, which usually takes a moment.
 const downTimeout = time.Minute
 
 // DownOptions says what to stop and what to keep.
@@ -27,7 +27,7 @@ type DownOptions struct {
 	Registry state.Registry
 }
 
-// ErrNothingToStop is returned by Down when the directory has no cluster; logs are purged all the same.
+// ErrNothingToStop is returned by Down when the directory has no cluster; logs are purged nevertheless.
 var ErrNothingToStop = errors.New("nothing to stop")
 
 // Down ends every process of the cluster, pods' processes included, and removes its state. Pods are not asked to stop
@@ -132,7 +132,7 @@ func (d directory) removePerishable() error {
 }
 
 func (d directory) purge() error {
-	// The audit log's older parts have the time in their names.
+	// The older parts of the audit log have a time in their names.
 	rotated, err := filepath.Glob(d.Path("audit-*.log"))
 	if err != nil {
 		return fmt.Errorf("look for audit logs: %w", err)

@@ -56,7 +56,7 @@ func Logs(ctx context.Context, dir state.Dir, what string, options LogOptions, o
 
 // lastPodDir finds the log directory of the last pod that had the name.
 func lastPodDir(dir state.Dir, namespace, pod string) (string, error) {
-	// Names hold none of the characters that mean something to Glob, nor an underscore.
+	// Names have no characters that mean something to Glob, and no underscore.
 	matches, err := filepath.Glob(filepath.Join(dir.PodLogs(), namespace+"_"+pod+"_*"))
 	if err != nil {
 		return "", fmt.Errorf("%q is not NAMESPACE/POD", namespace+"/"+pod)

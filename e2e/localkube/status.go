@@ -36,7 +36,7 @@ type Status struct {
 	Components  []ComponentStatus `json:"components"`
 	// Pods are all pods on the node; empty when the agent cannot be asked.
 	Pods []agent.PodInfo `json:"pods"`
-	// Healthy says that all components are; pods have no part in it.
+	// Healthy says that all components are healthy; pods do not count.
 	Healthy bool `json:"healthy"`
 	// Problem is the first reason why it is not.
 	Problem string `json:"problem,omitempty"`

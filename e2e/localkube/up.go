@@ -26,13 +26,13 @@ const upTimeout = 3 * time.Minute
 
 // UpOptions says what cluster to start.
 type UpOptions struct {
-	// Dir is the cluster's directory; it is made if need be.
+	// Dir is the cluster's directory; it is made when it does not exist.
 	Dir string
 	// Images are rows of the image table, tried before the built-in ones.
 	Images []state.ImageRow
 	// ClusterBinary is the program that has the node agent's command. The control plane's program `kube` lies beside it.
 	ClusterBinary string
-	// Progress is given a sentence for every step; nil for none.
+	// Progress gets a sentence for every step; nil for nobody.
 	Progress func(sentence string)
 	// NoWait returns when the programs have started, without waiting for the Node to be ready.
 	NoWait bool
@@ -166,7 +166,7 @@ func (u *upper) fresh(ctx context.Context, bootID string) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			// The context may have ended; what was started must end all the same.
+			// The context may have ended, but what was started must end, too.
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTimeout)
 			defer cancel()
 			err = errors.Join(err, u.dir.stop(cleanup, u.options.Registry, u.state))

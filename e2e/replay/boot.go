@@ -38,8 +38,8 @@ func bootGroup() group {
 	}}
 }
 
-// apart is how far two recorded rows must be apart for their order to count: nearer ones were told apart by the
-// order of polling.
+// apart is how far two recorded rows must be apart for their order to count: the order of nearer ones is that of
+// polling.
 const apart = 0.15
 
 type bootRow struct {

@@ -39,7 +39,7 @@ func (r *Runner) connectTo(ctx context.Context, name string, node int, o mqttcli
 	return c, nil
 }
 
-// drop disconnects a client in good manners.
+// drop disconnects a client with DISCONNECT.
 func (r *Runner) drop(name string) {
 	if c := r.clients[name]; c != nil {
 		c.Disconnect()

@@ -43,7 +43,7 @@ func clusterDir(command *cobra.Command) (state.Dir, error) {
 	return state.OpenDir(path)
 }
 
-// say prints a line for a person; whether it can be printed changes nothing.
+// say prints a line for a person. It does not matter when that fails.
 func say(command *cobra.Command, format string, arguments ...any) {
 	_, _ = fmt.Fprintf(command.OutOrStdout(), format+"\n", arguments...)
 }

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	// backOffFirst and backOffMost are the kubelet's; the back-off begins anew after twice the longest.
+	// backOffFirst and backOffMost are the kubelet's; the back-off starts over after twice the longest.
 	backOffFirst = 10 * time.Second
 	backOffMost  = 300 * time.Second
 	// orphanTimeout bounds the killing of what a former agent left behind.
@@ -119,7 +119,7 @@ func runParts(ctx context.Context, d *deps) error {
 	return group.Wait()
 }
 
-// collectBackOff drops the memory of containers that have been well for long, once in a while.
+// collectBackOff forgets, once in a while, the back-off of containers that have run well for long.
 func collectBackOff(ctx context.Context, d *deps) {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()

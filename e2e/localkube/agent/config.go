@@ -25,7 +25,7 @@ const (
 type Config struct {
 	// Dir is the cluster's directory.
 	Dir state.Dir
-	// State is the cluster's state; the image table is read anew from the directory at every start of a container.
+	// State is the cluster's state; the image table is read from the directory again at every start of a container.
 	State *state.State
 	// Log takes the agent's own messages.
 	Log *slog.Logger

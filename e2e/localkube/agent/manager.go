@@ -90,8 +90,8 @@ func (m *manager) run(ctx context.Context) error {
 	return nil
 }
 
-// takeStock prepares for the pods that exist already, after a restart of the agent: new pods get none of their addresses,
-// and directories of pods that were deleted meanwhile go.
+// takeStock looks, after a restart of the agent, at the pods that exist already: their addresses are not given to new
+// pods, and the directories of pods that were deleted in between are removed.
 func (m *manager) takeStock() error {
 	known := map[string]bool{}
 	for _, object := range m.pods.GetStore().List() {
@@ -199,7 +199,7 @@ func (m *manager) referenceChanged(object any) {
 	}
 }
 
-// find returns the worker of a pod by name; one whose object is gone already only when there is no other.
+// find returns the worker of a pod by name. A pod whose object is already gone is found only when no other has the name.
 func (m *manager) find(namespace, name string) (*worker, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -39,7 +39,7 @@ func allocatable() corev1.ResourceList {
 	}
 }
 
-// machineMemory reads how much memory the machine has; 0 when that cannot be told.
+// machineMemory reads how much memory the machine has; 0 when that is not known.
 func machineMemory() int64 {
 	machine, err := procfs.NewDefaultFS()
 	if err != nil {

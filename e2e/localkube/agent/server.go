@@ -44,8 +44,7 @@ type server struct {
 	config  *Config
 }
 
-// newServer returns the server and its listener. Only clients with a certificate of the cluster
-// are let in.
+// newServer returns the server and its listener. It accepts only clients with a certificate of the cluster.
 func newServer(ctx context.Context, config *Config, m *manager) (*http.Server, net.Listener, error) {
 	certificate, err := tls.LoadX509KeyPair(config.Dir.PKI("agent.crt"), config.Dir.PKI("agent.key"))
 	if err != nil {
@@ -211,7 +210,7 @@ func number(r *http.Request, name string) (*int64, error) {
 	return &value, nil
 }
 
-// logFile finds the log file of a container's current or previous run; running tells whether that run goes on.
+// logFile finds the log file of a container's current or previous run; running tells whether that run still goes on.
 func (w *worker) logFile(ctx context.Context, config *Config, name string, previous bool) (path string, running func() bool, err error) {
 	type found struct {
 		start int32

@@ -84,8 +84,7 @@ func podLogDir(dir state.Dir, pod *corev1.Pod) string {
 // keptLogDirs is how many pods' logs are kept, those of deleted pods included.
 const keptLogDirs = 300
 
-// pruneLogs removes the logs of the pods that were written to longest ago, beyond those that are kept. Pods that run
-// are never among them.
+// pruneLogs keeps the logs that were written to last and removes the others, but never those of pods that run.
 func pruneLogs(dir state.Dir, running map[string]bool) error {
 	entries, err := os.ReadDir(dir.PodLogs())
 	if err != nil {

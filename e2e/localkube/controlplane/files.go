@@ -11,7 +11,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
-// auditPolicy records what workloads ask of kube-apiserver, and nothing of the control plane's own talk.
+// auditPolicy records what workloads ask of kube-apiserver, and not what the control plane asks.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]

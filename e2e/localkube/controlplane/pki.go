@@ -133,7 +133,7 @@ func identities(s *state.State) []identity {
 	}
 }
 
-// writePKI makes all keys and certificates anew and returns the kubeconfigs' material by identity.
+// writePKI makes new keys and certificates and returns the kubeconfigs' material by identity.
 func writePKI(dir state.Dir, s *state.State, now time.Time) (*authority, map[string]keyPair, error) {
 	ca, err := newAuthority(now)
 	if err != nil {

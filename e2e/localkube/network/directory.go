@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Directory answers which Services there are and what stands behind them, from informers' caches.
+// Directory knows the Services and their endpoints, from informers' caches.
 type Directory struct {
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister

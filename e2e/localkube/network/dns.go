@@ -163,7 +163,7 @@ func (d *DNS) answer(raw []byte, udp bool) ([]byte, error) {
 	if len(packed) <= limit {
 		return packed, nil
 	}
-	// First without the courtesies, then without all.
+	// First without what is optional, then without any records.
 	reply.Additionals = nil
 	if packed, err = reply.Pack(); err != nil || len(packed) <= limit {
 		return packed, err

@@ -67,7 +67,7 @@ func (r Registry) slotFile(slot int) string {
 var ErrExhausted = errors.New("all networks for local clusters are in use")
 
 // Claim finds a slot that no living cluster has and calls commit with it, which is to write the state that makes the
-// claim last; other claims wait meanwhile. A claim is dropped once its cluster's state is gone or of an earlier boot.
+// claim last; other claims wait until then. A claim is dropped once its cluster's state is gone or of an earlier boot.
 func (r Registry) Claim(ctx context.Context, dir Dir, s *State, commit func() error) error {
 	if err := os.MkdirAll(string(r), 0o777); err != nil { //nolint:gosec // all users share it
 		return fmt.Errorf("create the register of networks: %w", err)

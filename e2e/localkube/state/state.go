@@ -164,7 +164,7 @@ func (d Dir) Save(s *State) error {
 	return nil
 }
 
-// WriteFileAtomic writes a file by way of a temporary one beside it.
+// WriteFileAtomic writes a temporary file beside the file and renames it.
 func WriteFileAtomic(path string, content []byte, mode os.FileMode) error {
 	temporary := path + ".tmp" + strconv.Itoa(os.Getpid())
 	if err := os.WriteFile(temporary, content, mode); err != nil {

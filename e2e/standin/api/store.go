@@ -96,7 +96,7 @@ func (s *Store) Drop(path ...string) (Change, error) {
 	return Change{Text: s.changes.Render(), Version: s.version}, s.saveLocked()
 }
 
-// Learn takes the changes another node made, and tells whether they were news.
+// Learn takes the changes that another node made, and reports whether they were new.
 func (s *Store) Learn(c Change) (bool, error) {
 	tree, err := settings.Parse(c.Text)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *Store) Learn(c Change) (bool, error) {
 	return true, s.saveLocked()
 }
 
-// sharedPart leaves out what a node has to itself: the addresses it is bound to are in its own file or environment.
+// sharedPart leaves out what is a node's own: the addresses that it binds to are in its own file or environment.
 func (s *Store) sharedPart(tree settings.Tree) settings.Tree {
 	shared := tree.Clone()
 	own := s.layers.File.Clone()

@@ -16,7 +16,7 @@ const (
 	maxFileBytes = 16 << 20
 	// lineBytes is the longest piece of a line written at once.
 	lineBytes = 16 << 10
-	// drainTimeout is how long output is waited for once the container has ended.
+	// drainTimeout is how long to wait for output once the container has ended.
 	drainTimeout = 2 * time.Second
 	timeFormat   = "2006-01-02T15:04:05.000000000Z07:00"
 )
@@ -134,7 +134,7 @@ func (w *Writer) rotate() error {
 // there was one. The container must have ended.
 func (w *Writer) Close() error {
 	for _, reader := range w.readers {
-		// Whoever holds the other end still is no part of the container any more.
+		// A process that still holds the other end is no longer part of the container.
 		if err := reader.SetReadDeadline(time.Now().Add(drainTimeout)); err != nil && !errors.Is(err, os.ErrNoDeadline) {
 			w.failed = errors.Join(w.failed, err)
 		}

@@ -63,7 +63,7 @@ func Resolve(rows []state.ImageRow, image string) (state.ImageRow, error) {
 		"the local cluster's image table has no row for image %q; add one with `cluster up --image 'PATTERN=COMMAND'`", image)
 }
 
-// checkProgram looks for the command's program when it can be told without being a shell.
+// checkProgram looks for the command's program, unless only a shell could tell which it is.
 func checkProgram(row state.ImageRow, image string) error {
 	program := firstWord(row.Command)
 	if program == "" {

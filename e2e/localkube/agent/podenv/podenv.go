@@ -1,4 +1,4 @@
-// Package podenv works out a container's environment, command and arguments from the pod's specification as the
+// Package podenv computes a container's environment, command and arguments from the pod's specification as the
 // kubelet does, without the variables that name Services.
 package podenv
 

@@ -14,8 +14,8 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/agent/podenv"
 )
 
-// Mount makes the container's root anew, with its volumes in their places, and returns it. What the container wrote
-// outside of volumes before is gone, as after the restart of a real one.
+// Mount makes a new root for the container, with its volumes in their places, and returns it. What the container wrote
+// outside of volumes is gone, as after the restart of a real container.
 func (v *Volumes) Mount(pod *corev1.Pod, container *corev1.Container, env map[string]string) (root string, err error) {
 	root = v.Root(container.Name)
 	// RemoveAll removes the links and not what they lead to.

@@ -16,7 +16,7 @@ import (
 // defaultMode is that of the API for all volumes made of files.
 const defaultMode = 0o644
 
-// render works out what a volume holds.
+// render computes what a volume holds.
 func (v *Volumes) render(
 	ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, addresses podenv.Addresses,
 ) (payload, error) {

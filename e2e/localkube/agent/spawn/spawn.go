@@ -67,7 +67,7 @@ type Spec struct {
 	ContainerID string
 	// Args are the program, which must be a path, and its arguments.
 	Args []string
-	// Env is the whole environment but for the container's id.
+	// Env is the whole environment, without the container's id.
 	Env []string
 	// Dir is the working directory.
 	Dir string
