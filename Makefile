@@ -37,7 +37,7 @@ verify: ## Fail when something generated is stale, or a module is not tidy.
 	hack/verify.sh
 
 .PHONY: lint
-lint: ## Format, vet, golangci-lint and govulncheck over all modules.
+lint: build ## Format, vet, golangci-lint and govulncheck over all modules.
 	hack/lint.sh
 
 .PHONY: test-unit

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Rebuilds everything that is derived from code: deep copies, clientset, listers, informers, apply configurations, the
-# CRD, the RBAC rules and two pages of the documentation. `make generate` runs it; `make verify` runs it and fails when something changed.
+# CRD, the RBAC rules and two pages of the documentation. `make generate` runs it; `make verify` runs it and fails when
+# something changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -43,7 +44,7 @@ mkdir -p manifests/base/crd manifests/base/rbac
 "$tools/controller-gen" crd:ignoreUnexportedFields=true paths="./$apis" output:crd:dir="$scratch/crd"
 (cd hack/tools && go run ./trimcrd "$scratch/crd/apps.emqx.io_emqxes.yaml") > manifests/base/crd/apps.emqx.io_emqxes.yaml
 "$tools/controller-gen" rbac:roleName=emqx-bg-operator paths="./pkg/...;./cmd/..." output:rbac:dir="$scratch/rbac"
-# The Role in the operator's own namespace gets a name of its own: where all is Roles, names must differ.
+# The Role in the operator's own namespace gets a name of its own: manifests/single-namespace has two Roles in one.
 sed '/^kind: Role$/,$ s/^  name: emqx-bg-operator$/  name: emqx-bg-operator-leader-election/' "$scratch/rbac/role.yaml" > manifests/base/rbac/role.yaml
 rm -rf "$scratch"
 go run ./hack/docs reference > docs/reference.md

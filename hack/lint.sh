@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lints all modules with the pinned tools.
+# Lints all modules with the pinned tools. `make build` comes before: the linter reads what the compiler has made, and
+# shares its cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// registerClientMetrics has client-go's workqueues and REST clients tell of themselves, under the names that other
+// registerClientMetrics registers the metrics of client-go's workqueues and REST clients, under the names that other
 // controllers use.
 func registerClientMetrics(registry prometheus.Registerer) {
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -67,7 +67,7 @@ func answer(check func(*http.Request) error) http.HandlerFunc {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		_, _ = fmt.Fprintln(w, "ok") // The prober has gone; the next will ask again.
+		_, _ = fmt.Fprintln(w, "ok") // When this fails the prober has gone; it asks again.
 	}
 }
 
@@ -102,6 +102,6 @@ func serve(ctx context.Context, o options, registry *prometheus.Registry, h *hea
 
 func (s *servers) close() {
 	for _, server := range s.all {
-		_ = server.Close() // There is nothing left to do about it.
+		_ = server.Close() // The process ends.
 	}
 }

@@ -93,7 +93,7 @@ func newElection(kube kubernetes.Interface, o options) (*election, error) {
 	e.elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: e.lock, Name: o.leaseName,
 		LeaseDuration: o.leaseDuration, RenewDeadline: o.leaseRenewDeadline, RetryPeriod: o.leaseRetryPeriod,
-		// The elector would give the lease away before it tells that it is lost, while the work still goes on.
+		// When it cannot renew the lease, the elector would give it away before it ends held, while the work goes on.
 		ReleaseOnCancel: false,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(held context.Context) { e.won <- held },

@@ -132,7 +132,7 @@ func TestLeaseIsGivenAwayWhenTheWorkHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := newAPIServer()
 		first := api.replica(t, "first")
-		first.linger = 40 * time.Second // Longer than the lease: it is renewed meanwhile.
+		first.linger = 40 * time.Second // Longer than the lease, which is renewed until then.
 		first.start(t)
 		after(time.Second)
 		second := api.replica(t, "second").start(t)
@@ -175,8 +175,8 @@ func TestLostLeaseEndsTheWork(t *testing.T) {
 	})
 }
 
-// The API server comes back at the moment in which the lease is lost. Who gave it away then would have another begin
-// beside the work, which has not ended.
+// The API server comes back when the lease has just been lost. If the lease were given away then, another replica would
+// begin while the work of this one has not ended.
 func TestLostLeaseIsNotGivenAwayBesideTheWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := newAPIServer()

@@ -61,7 +61,7 @@ func parseOptions(args []string, env func(string) (string, bool), out io.Writer)
 	flags := flag.NewFlagSet("emqx-bg-operator", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
-		_, _ = fmt.Fprint(out, usage) // Nothing can be said when this cannot.
+		_, _ = fmt.Fprint(out, usage) // There is nowhere else to say it.
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&o.kubeconfig, "kubeconfig", fromEnv("KUBECONFIG"), "`file` that says how to reach the API server; unset, the pod's own account is used (KUBECONFIG)")

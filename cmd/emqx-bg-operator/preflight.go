@@ -15,8 +15,8 @@ import (
 // preflightTimeout is how long a CRD that was just applied may take to be served.
 const preflightTimeout = 30 * time.Second
 
-// preflight waits for the API server to know EMQX resources, and says in a sentence what is missing when it does not:
-// caches would wait for it in vain.
+// preflight waits for the API server to know EMQX resources, and says what is missing when it does not. Without it the
+// caches would wait for ever and say nothing.
 func preflight(ctx context.Context, kube kubernetes.Interface) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, time.Second, preflightTimeout, true, func(context.Context) (bool, error) {

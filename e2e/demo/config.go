@@ -40,7 +40,7 @@ type Config struct {
 	// UpgradeLimit is how long the upgrade may take before the run is given up; zero means ten minutes.
 	UpgradeLimit time.Duration
 
-	// Replicas is the number of core nodes; zero is what the sample has, as in the following.
+	// Replicas is the number of core nodes. Zero, here and in the fields below, keeps what the sample has.
 	Replicas int32
 	// ConnEvictRate and SessEvictRate are connections and sessions a second.
 	ConnEvictRate, SessEvictRate int32

@@ -102,7 +102,8 @@ func (r *run) measured(ctx context.Context) (measure.Figures, error) {
 		}
 		r.say("the time series of this run is in %s", r.config.Record)
 	}
-	return figures, show.Summary(r.config.Out, &figures)
+	err = show.Summary(r.config.Out, &figures)
+	return figures, err
 }
 
 // upgrade changes the specification and waits until the resource is Ready again.
@@ -127,7 +128,8 @@ func (r *run) upgrade(ctx context.Context, sampler *measure.Sampler) (*measure.U
 	if err := r.watch(ctx, u); err != nil {
 		return nil, fmt.Errorf("watch the upgrade: %w", err)
 	}
-	return u, u.End(ctx)
+	err = u.End(ctx)
+	return u, err
 }
 
 // watch shows the upgrade, runs the hook and looks at the status until the resource is Ready.
@@ -179,7 +181,7 @@ func (r *run) callHooks(ctx, runCtx context.Context, u *measure.Upgrade, group *
 	}
 }
 
-// documentedPatch is the change of EMQX's documentation, or its opposite when it was made already.
+// documentedPatch is the change of EMQX's documentation, or its opposite when the resource has it already.
 func documentedPatch(emqx *v2beta1.EMQX) string {
 	policy := "Never"
 	if string(emqx.Spec.ImagePullPolicy) == policy {

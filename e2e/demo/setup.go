@@ -185,7 +185,7 @@ func (r *run) connect(ctx context.Context) error {
 	r.say("connecting %s MQTT clients through the listeners Service at %s", measure.Count(r.config.Clients), address)
 	limited, cancel := context.WithTimeoutCause(ctx, readyLimit, fmt.Errorf("not all clients were connected within %s", readyLimit))
 	defer cancel()
-	// What connects lives as long as the context it was given, so the limit is watched beside it.
+	// Clients live as long as the context that they were connected with, so it has no limit: the limit is watched here.
 	connected := make(chan error, 1)
 	go func() { connected <- r.load.Connect(ctx) }()
 	select {

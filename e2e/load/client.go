@@ -32,8 +32,8 @@ const (
 	connectTimeout       = 10 * time.Second
 	keepAliveSeconds     = 60
 	// receiveMaximum is how many messages a client takes before it has acknowledged them. The library has a buffer of that
-	// size for each connection: with its default of 65,535, half a megabyte, a thousand clients that come back at once
-	// keep the machine from everything else.
+	// size for each connection: with its default of 65,535 that is half a megabyte, and a thousand clients that come
+	// back at once keep the machine busy with it.
 	receiveMaximum uint16 = 32
 	// The first try of a client that was cut off comes within a quarter of a second, so that not all come at once; later ones
 	// back off.

@@ -2,8 +2,8 @@ package load
 
 import "sync"
 
-// ledger keeps the account of one client's messages: which numbers were acknowledged to their publisher and which have
-// arrived. Numbers count from 1. It is safe for concurrent use.
+// ledger counts one client's messages: which numbers were acknowledged to their publisher and which have arrived.
+// Numbers count from 1. It is safe for concurrent use.
 type ledger struct {
 	mu       sync.Mutex
 	next     uint64          // The next number to be sent.

@@ -14,7 +14,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
-// downTimeout bounds a stop; it is a matter of a moment.
+// downTimeout bounds a stop, which usually takes a moment.
 const downTimeout = time.Minute
 
 // DownOptions says what to stop and what to keep.
@@ -27,7 +27,7 @@ type DownOptions struct {
 	Registry state.Registry
 }
 
-// ErrNothingToStop is returned by Down when the directory has no cluster; logs are purged all the same.
+// ErrNothingToStop is returned by Down when the directory has no cluster; logs are purged nevertheless.
 var ErrNothingToStop = errors.New("nothing to stop")
 
 // Down ends every process of the cluster, pods' processes included, and removes its state. Pods are not asked to stop
@@ -87,7 +87,7 @@ func (d directory) stop(ctx context.Context, registry state.Registry, s *state.S
 		for i := range names {
 			id := s.Processes[names[len(names)-1-i]]
 			if err := id.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
-				return fmt.Errorf("stopping %s: %w", names[len(names)-1-i], err)
+				return fmt.Errorf("stop %s: %w", names[len(names)-1-i], err)
 			}
 		}
 		for _, id := range s.Processes {
@@ -96,7 +96,7 @@ func (d directory) stop(ctx context.Context, registry state.Registry, s *state.S
 			}
 		}
 		if _, err := proc.KillByEnv(ctx, state.ClusterEnv, s.ID); err != nil {
-			return fmt.Errorf("stopping the processes of pods: %w", err)
+			return fmt.Errorf("stop the processes of pods: %w", err)
 		}
 	}
 	return d.clean(registry, s)
@@ -117,7 +117,7 @@ func (d directory) clean(registry state.Registry, s *state.State) error {
 		return err
 	}
 	if err := os.Remove(d.StateFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the cluster's state: %w", err)
+		return fmt.Errorf("remove the cluster's state: %w", err)
 	}
 	return nil
 }
@@ -125,26 +125,26 @@ func (d directory) clean(registry state.Registry, s *state.State) error {
 func (d directory) removePerishable() error {
 	for _, name := range perishable() {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
-			return fmt.Errorf("removing the cluster's state: %w", err)
+			return fmt.Errorf("remove the cluster's state: %w", err)
 		}
 	}
 	return nil
 }
 
 func (d directory) purge() error {
-	// The audit log's older parts have the time in their names.
+	// The older parts of the audit log have a time in their names.
 	rotated, err := filepath.Glob(d.Path("audit-*.log"))
 	if err != nil {
-		return fmt.Errorf("looking for audit logs: %w", err)
+		return fmt.Errorf("look for audit logs: %w", err)
 	}
 	for _, path := range rotated {
 		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("removing logs: %w", err)
+			return fmt.Errorf("remove logs: %w", err)
 		}
 	}
 	for _, name := range ours() {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
-			return fmt.Errorf("removing logs: %w", err)
+			return fmt.Errorf("remove logs: %w", err)
 		}
 	}
 	// It stays when there is something else in it.

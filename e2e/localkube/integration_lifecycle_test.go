@@ -113,7 +113,7 @@ func TestStatusNamesPodsAndTheirProcesses(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Clients parse the version: kubectl fails without a number in it, and operators choose by it what they may use.
+// Clients parse the version: without a number in it kubectl fails, and operators cannot tell what they may use.
 func TestTheAPIServerTellsItsVersion(t *testing.T) {
 	f := useCluster(t)
 	told, err := f.client.Discovery().ServerVersion()
@@ -124,7 +124,7 @@ func TestTheAPIServerTellsItsVersion(t *testing.T) {
 	require.Contains(t, f.kubectl(t, "version"), "Server Version: "+told.GitVersion)
 }
 
-// TestASecondCluster runs beside the shared one, is recovered after a reboot that is feigned, and leaves nothing.
+// TestASecondCluster runs a cluster beside the shared one. It is recovered after a simulated reboot, and leaves nothing.
 func TestASecondCluster(t *testing.T) {
 	first := useCluster(t)
 	path := filepath.Join(shared.binDir, "two")

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	if err := shared.stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "stopping the tests' cluster:", err)
+		fmt.Fprintln(os.Stderr, "stop the tests' cluster:", err)
 		code = 1
 	}
 	os.Exit(code)
@@ -82,7 +82,7 @@ func (s *sharedCluster) build(kube string) error {
 	s.binary = filepath.Join(s.binDir, "cluster")
 	arguments := append(append([]string{"build"}, raceFlags()...), "-o", s.binary, "../cmd/cluster")
 	if output, err := exec.Command("go", arguments...).CombinedOutput(); err != nil {
-		return fmt.Errorf("building the cluster program: %w\n%s", err, output)
+		return fmt.Errorf("build the cluster program: %w\n%s", err, output)
 	}
 	return nil
 }

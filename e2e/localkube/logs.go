@@ -44,7 +44,7 @@ func Logs(ctx context.Context, dir state.Dir, what string, options LogOptions, o
 	}
 	containers, err := containersIn(podDir, options.Container)
 	if err != nil {
-		return fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
+		return fmt.Errorf("find the logs of pod %s/%s: %w", namespace, pod, err)
 	}
 	for _, container := range containers {
 		if err := containerLog(ctx, podDir, container, options, out); err != nil {
@@ -56,7 +56,7 @@ func Logs(ctx context.Context, dir state.Dir, what string, options LogOptions, o
 
 // lastPodDir finds the log directory of the last pod that had the name.
 func lastPodDir(dir state.Dir, namespace, pod string) (string, error) {
-	// Names hold none of the characters that mean something to Glob, nor an underscore.
+	// Names have no characters that mean something to Glob, and no underscore.
 	matches, err := filepath.Glob(filepath.Join(dir.PodLogs(), namespace+"_"+pod+"_*"))
 	if err != nil {
 		return "", fmt.Errorf("%q is not NAMESPACE/POD", namespace+"/"+pod)
@@ -78,7 +78,7 @@ func lastPodDir(dir state.Dir, namespace, pod string) (string, error) {
 func containersIn(podDir, wanted string) ([]string, error) {
 	entries, err := os.ReadDir(podDir)
 	if err != nil {
-		return nil, fmt.Errorf("listing its logs: %w", err)
+		return nil, fmt.Errorf("list its logs: %w", err)
 	}
 	var names []string
 	for _, entry := range entries {
@@ -95,7 +95,7 @@ func containersIn(podDir, wanted string) ([]string, error) {
 func containerLog(ctx context.Context, podDir, container string, options LogOptions, out io.Writer) error {
 	entries, err := os.ReadDir(filepath.Join(podDir, container))
 	if err != nil {
-		return fmt.Errorf("listing the logs of container %s: %w", container, err)
+		return fmt.Errorf("list the logs of container %s: %w", container, err)
 	}
 	start := -1
 	for _, entry := range entries {
@@ -125,14 +125,14 @@ const followInterval = 200 * time.Millisecond
 func copyFile(ctx context.Context, path string, follow bool, out io.Writer) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
+		return fmt.Errorf("open the log: %w", err)
 	}
 	defer func() { _ = file.Close() }()
 	ticker := time.NewTicker(followInterval)
 	defer ticker.Stop()
 	for {
 		if _, err := io.Copy(out, file); err != nil {
-			return fmt.Errorf("reading the log: %w", err)
+			return fmt.Errorf("read the log: %w", err)
 		}
 		if !follow {
 			return nil

@@ -36,7 +36,7 @@ type Status struct {
 	Components  []ComponentStatus `json:"components"`
 	// Pods are all pods on the node; empty when the agent cannot be asked.
 	Pods []agent.PodInfo `json:"pods"`
-	// Healthy says that all components are; pods have no part in it.
+	// Healthy says that all components are healthy; pods do not count.
 	Healthy bool `json:"healthy"`
 	// Problem is the first reason why it is not.
 	Problem string `json:"problem,omitempty"`
@@ -110,7 +110,7 @@ func Pods(ctx context.Context, dir state.Dir, s *state.State) ([]agent.PodInfo, 
 	}
 	var pods []agent.PodInfo
 	if err := json.Unmarshal(raw, &pods); err != nil {
-		return nil, fmt.Errorf("reading the node agent's answer: %w", err)
+		return nil, fmt.Errorf("read the node agent's answer: %w", err)
 	}
 	return pods, nil
 }
@@ -130,7 +130,7 @@ func Signal(ctx context.Context, dir state.Dir, s *state.State, namespace, pod, 
 	}
 	group, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil {
-		return 0, fmt.Errorf("reading the node agent's answer: %w", err)
+		return 0, fmt.Errorf("read the node agent's answer: %w", err)
 	}
 	return group, nil
 }
@@ -145,17 +145,17 @@ func askAgent(ctx context.Context, dir state.Dir, s *state.State, method, path s
 	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
 	request, err := http.NewRequestWithContext(ctx, method, "https://"+s.Endpoint(s.Ports.Kubelet)+path, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, fmt.Errorf("asking the node agent: %w", err)
+		return nil, fmt.Errorf("ask the node agent: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking the node agent: %w", err)
+		return nil, fmt.Errorf("ask the node agent: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading the node agent's answer: %w", err)
+		return nil, fmt.Errorf("read the node agent's answer: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s", strings.TrimSpace(string(body)))
@@ -173,7 +173,7 @@ func Endpoint(ctx context.Context, dir state.Dir, namespace, service, port strin
 	defer cancel()
 	found, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
-		return "", fmt.Errorf("finding the Service: %w", err)
+		return "", fmt.Errorf("find the Service: %w", err)
 	}
 	address, err := network.LoopbackOf(found.Spec.ClusterIP)
 	if err != nil {

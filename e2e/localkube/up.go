@@ -26,13 +26,13 @@ const upTimeout = 3 * time.Minute
 
 // UpOptions says what cluster to start.
 type UpOptions struct {
-	// Dir is the cluster's directory; it is made if need be.
+	// Dir is the cluster's directory; it is made when it does not exist.
 	Dir string
 	// Images are rows of the image table, tried before the built-in ones.
 	Images []state.ImageRow
 	// ClusterBinary is the program that has the node agent's command. The control plane's program `kube` lies beside it.
 	ClusterBinary string
-	// Progress is given a sentence for every step; nil for none.
+	// Progress gets a sentence for every step; nil for nobody.
 	Progress func(sentence string)
 	// NoWait returns when the programs have started, without waiting for the Node to be ready.
 	NoWait bool
@@ -62,7 +62,7 @@ func Up(ctx context.Context, options UpOptions) error {
 		return err
 	}
 	if err := os.MkdirAll(string(u.dir.Dir), 0o700); err != nil {
-		return fmt.Errorf("making the cluster's directory: %w", err)
+		return fmt.Errorf("make the cluster's directory: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, upTimeout, fmt.Errorf("the cluster did not start within %s", upTimeout))
 	defer cancel()
@@ -105,7 +105,7 @@ func (d directory) checkUse() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking into the directory %s: %w", d.Dir, err)
+		return fmt.Errorf("look into the directory %s: %w", d.Dir, err)
 	}
 	if _, err := os.Stat(d.StateFile()); err == nil {
 		_, err := d.Load()
@@ -166,7 +166,7 @@ func (u *upper) fresh(ctx context.Context, bootID string) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			// The context may have ended; what was started must end all the same.
+			// The context may have ended, but what was started must end, too.
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTimeout)
 			defer cancel()
 			err = errors.Join(err, u.dir.stop(cleanup, u.options.Registry, u.state))
@@ -321,13 +321,13 @@ func nodeUnready(ctx context.Context, client kubernetes.Interface) string {
 func Client(dir state.Dir) (kubernetes.Interface, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
 	if err != nil {
-		return nil, fmt.Errorf("reading the admin's kubeconfig: %w", err)
+		return nil, fmt.Errorf("read the admin's kubeconfig: %w", err)
 	}
 	config.QPS, config.Burst = 200, 400
 	config.Proxy = nil
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
+		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	return client, nil
 }

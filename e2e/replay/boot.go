@@ -38,8 +38,8 @@ func bootGroup() group {
 	}}
 }
 
-// apart is how far two recorded rows must be apart for their order to count: nearer ones were told apart by the
-// order of polling.
+// apart is how far two recorded rows must be apart for their order to count: the order of nearer ones is that of
+// polling.
 const apart = 0.15
 
 type bootRow struct {
@@ -61,7 +61,7 @@ func bootTimeline(n string, happen func(context.Context, *Runner) error) step {
 		want := make([]bootRow, len(rec.Rows))
 		for i, raw := range rec.Rows {
 			if err := json.Unmarshal(raw, &want[i]); err != nil {
-				return fmt.Errorf("recording %s: %w", rec.name, err)
+				return fmt.Errorf("read recording %s: %w", rec.name, err)
 			}
 			want[i].Answer = r.translate.value(want[i].Answer)
 		}

@@ -2,8 +2,8 @@
 //
 // A recording is a directory of JSON files: HTTP requests with their answers, packets that MQTT clients saw, timelines
 // of states, and logs of faults. Many answers depend on a situation (which clients are connected, which node is
-// stopped, which evacuation is going on); the scenario in this package brings it about, step by step, in the order in
-// which it was recorded. What is compared and what is not is in rules.go, and nowhere else.
+// stopped, which evacuation is going on); the scenario in this package makes it, step by step, in the order in which
+// it was recorded. What is compared and what is not is in rules.go, and nowhere else.
 //
 // Situations that need nodes to be started, stopped, killed or frozen need Control over them; without it the files
 // that depend on them are skipped, with the reason.

@@ -293,8 +293,8 @@ func killedGroup() group {
 	}}
 }
 
-// playKill goes through 341: four of twelve sessions are moved when the recipient dies; then nothing moves and no
-// recipient is told, until the evacuation is stopped and started with another one. The sessions that were moved are
+// playKill goes through 341: four of twelve sessions are moved when the recipient dies; then nothing moves and the
+// status names no recipient, until the evacuation is stopped and started with another one. The sessions that were moved are
 // lost, the others are not.
 func (r *Runner) playKill(ctx context.Context) (string, error) {
 	path := "/api/v5/load_rebalance/emqx@127.0.0.11/evacuation/"

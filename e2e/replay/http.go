@@ -19,7 +19,7 @@ type reply struct {
 	status int
 	header http.Header
 	raw    []byte
-	body   any // JSON where it is such, otherwise text
+	body   any // decoded when it is JSON, otherwise text
 	took   time.Duration
 }
 

@@ -39,7 +39,7 @@ func (r *Runner) connectTo(ctx context.Context, name string, node int, o mqttcli
 	return c, nil
 }
 
-// drop disconnects a client in good manners.
+// drop disconnects a client with DISCONNECT.
 func (r *Runner) drop(name string) {
 	if c := r.clients[name]; c != nil {
 		c.Disconnect()
@@ -168,7 +168,7 @@ func (rec *recording) seen() ([]map[string]any, error) {
 		return list, nil
 	}
 	if err := json.Unmarshal(rec.Seen, &list); err != nil {
-		return nil, fmt.Errorf("recording %s: %w", rec.name, err)
+		return nil, fmt.Errorf("read recording %s: %w", rec.name, err)
 	}
 	return list, nil
 }

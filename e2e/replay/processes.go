@@ -52,7 +52,7 @@ func (p *Processes) Start(node int, fresh bool, seeds []int) error {
 		}
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("directory of node %d: %w", node, err)
+		return fmt.Errorf("make the directory of node %d: %w", node, err)
 	}
 	cmd, err := p.Command(node, dir, seeds)
 	if err != nil {

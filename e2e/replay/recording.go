@@ -63,7 +63,7 @@ func load(dir string) (map[string]*recording, []string, error) {
 		}
 		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
 		if err := json.Unmarshal(data, r); err != nil {
-			return nil, nil, fmt.Errorf("recording %s: %w", path, err)
+			return nil, nil, fmt.Errorf("read recording %s: %w", path, err)
 		}
 		all[r.name] = r
 		names = append(names, r.name)

@@ -8,7 +8,7 @@ import (
 //
 // HTTP: the status; the headers content-type, allow, www-authenticate and retry-after, absence included; the body. A
 // body that is JSON, whatever it is called, is compared as JSON: the same keys and the same types everywhere, the same
-// texts, truths and numbers, the same lengths and the same order of lists, with these exceptions:
+// texts, booleans and numbers, the same lengths and the same order of lists, with these exceptions:
 //
 //   - Numbers of a machine or a moment are compared by type only: see machineNumbers.
 //   - Texts of a machine or a moment likewise: see machineTexts. Node names and addresses are translated first and then
@@ -19,7 +19,7 @@ import (
 //     connected where they are now.
 //   - Nodes of another release than the recorded one: see releaseKeys.
 //
-// Files in which chance or an earlier file's chance plays a part have their own exceptions: see looseFiles.
+// Files whose content depends on chance have their own exceptions: see looseFiles.
 //
 // MQTT: the packets in their order; of each its type, its flags, its remaining length, session present, code,
 // properties, granted QoS, topic and payload. Times and packet ids are not compared, nor whether the client library

@@ -16,8 +16,8 @@ const (
 	nodeC
 )
 
-// scenario is everything that was recorded, in order: what was done to bring each situation about, and which
-// recordings belong to it.
+// scenario is everything that was recorded, in order: what was done to make each situation, and which recordings belong
+// to it.
 func scenario() []group {
 	return []group{
 		bootGroup(),
@@ -146,7 +146,7 @@ func singleEvacuation() step {
 	return s
 }
 
-// recordedClients are those of 055: sixteen sessions on the first node, of which twelve are connected.
+// recordedClients are those of 055: sixteen sessions on the first node, twelve of them connected.
 func recordedClients() []step {
 	var clients []client
 	for i := 1; i <= 4; i++ {

@@ -15,7 +15,7 @@ func compareSeen(_ context.Context, r *Runner) error {
 	}
 	var want map[string][]map[string]any
 	if err := json.Unmarshal(rec.Seen, &want); err != nil {
-		return fmt.Errorf("recording %s: %w", rec.name, err)
+		return fmt.Errorf("read recording %s: %w", rec.name, err)
 	}
 	names := make([]string, 0, len(want))
 	for name := range want {

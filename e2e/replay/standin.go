@@ -15,7 +15,7 @@ func StandIn(addresses []string, extra []string, program string, args ...string)
 		address := addresses[node]
 		config := filepath.Join(dir, "emqx.conf")
 		if err := os.WriteFile(config, []byte(recordedConfig(address)), 0o600); err != nil {
-			return nil, fmt.Errorf("configuration of node %d: %w", node, err)
+			return nil, fmt.Errorf("write the configuration of node %d: %w", node, err)
 		}
 		list := append([]string{}, args...)
 		list = append(list, "--address", address, "--node", "emqx@"+address, "--config", config, "--data", filepath.Join(dir, "data"),

@@ -17,7 +17,7 @@ type group struct {
 	steps []step
 }
 
-// step brings a situation about, replays recordings, or both.
+// step makes a situation, replays recordings, or both.
 type step struct {
 	what      string
 	covers    []string // numbers of recordings, or ranges of them
@@ -346,7 +346,7 @@ func lastValue(rows []row) any {
 	return rows[len(rows)-1].value
 }
 
-// progress is the part of a node's status that timelines were recorded of.
+// progress is the part of a node's status that was recorded in timelines.
 func (r *Runner) progress(node int, keys ...string) func(context.Context) map[string]any {
 	return func(ctx context.Context) map[string]any {
 		_, status := r.state(ctx, node)

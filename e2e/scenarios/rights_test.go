@@ -78,7 +78,7 @@ func (c *installed) usedRights() map[string]bool {
 	return used
 }
 
-// writes are the operator's requests that change something, but for the lease of its leader.
+// writes are the operator's requests that change something, except those for its lease.
 func (c *installed) writes() []string {
 	c.t.Helper()
 	return slices.DeleteFunc(c.requests(), func(request string) bool {

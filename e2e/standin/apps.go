@@ -55,7 +55,7 @@ func (n *Node) newApps() (*apps, error) {
 	return a, nil
 }
 
-// open lets clients and API users in.
+// open begins to serve clients and API users.
 func (n *Node) open(a *apps) error {
 	tree := n.store.Effective()
 	address, err := dashboardAddress(tree, n.cfg.Address)
@@ -83,7 +83,7 @@ func (n *Node) PeerUp(node string) {
 	}
 }
 
-// PeerDown takes leave of a node.
+// PeerDown tells the parts that a node has gone.
 func (n *Node) PeerDown(node string) {
 	a := n.apps.Load()
 	a.broker.PeerDown(node)

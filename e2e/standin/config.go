@@ -69,7 +69,7 @@ type Config struct {
 	Resolver Resolver
 	// Version is the release to imitate, such as 6.0.1.
 	Version string
-	// MemoryBytes is told as memory_total; 0 is the machine's.
+	// MemoryBytes is memory_total in the API; 0 is the machine's.
 	MemoryBytes uint64
 	// KeyFile is the API key file; KeyLines are further keys in the form of its lines.
 	KeyFile  string
@@ -118,14 +118,14 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.DataDir != "" {
 		if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
-			return c, fmt.Errorf("data directory: %w", err)
+			return c, fmt.Errorf("make the data directory: %w", err)
 		}
 	}
 	c.Timing = c.Timing.withDefaults()
 	return c, nil
 }
 
-// logPath is what /nodes tells about logs.
+// logPath is what /nodes says about logs.
 func (c Config) logPath() string {
 	if c.DataDir == "" {
 		return "log.file.enable is false, not logging to file."
@@ -133,7 +133,7 @@ func (c Config) logPath() string {
 	return filepath.Join(filepath.Dir(c.DataDir), "log")
 }
 
-// dashboardAddress is where the API listens. The error tells when it is switched off.
+// dashboardAddress is where the API listens. It is an error when it is switched off.
 func dashboardAddress(tree settings.Tree, address string) (string, error) {
 	bind, _ := tree.Get("dashboard", "listeners", "http", "bind")
 	port := settings.Port(settings.BindText(bind))

@@ -23,8 +23,8 @@
 //   - ssl and wss listeners present a certificate made at start, whatever is configured; quic is never running.
 //   - Retained messages and API keys are on every running node but not on disk: they are gone when all nodes are.
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
-//     thaws: it connects again and tells its sessions, of which newer ones elsewhere win (EMQX with autoheal restarts
-//     its applications).
+//     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
+//     applications).
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
 //   - Licence keys are not checked: everything but the two names of EMQX's own keys counts as official.
 package standin

@@ -19,7 +19,7 @@ import (
 // askTimeout bounds the question a node puts to another one before it joins.
 const askTimeout = 3 * time.Second
 
-// busyRetry is the pause after a node that was to be joined was itself joining.
+// busyRetry is the pause when the node to join is itself joining.
 const busyRetry = 300 * time.Millisecond
 
 // Node is one EMQX node.
@@ -60,8 +60,8 @@ func (n *Node) Name() string { return n.cfg.Name }
 
 func (n *Node) old() bool { return strings.HasPrefix(n.cfg.Version, "5.8.") }
 
-// Run is the node's life: it boots, finds its cluster, serves, and stops in good order when ctx ends. It returns nil
-// then, and otherwise why the node could not go on.
+// Run boots the node, finds its cluster, serves, and stops in good order when ctx ends; then it returns nil, otherwise why
+// the node could not go on.
 func (n *Node) Run(ctx context.Context) error {
 	n.started = time.Now()
 	if !pause(ctx, n.cfg.Timing.Boot) {
@@ -80,7 +80,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) boot(ctx context.Context) error {
 	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Address, LinkPort))
 	if err != nil {
-		return fmt.Errorf("link listener: %w", err)
+		return fmt.Errorf("listen for other nodes: %w", err)
 	}
 	n.membership, err = membership.New(membership.Config{
 		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started, DataDir: n.cfg.DataDir,
@@ -113,7 +113,7 @@ func (n *Node) boot(ctx context.Context) error {
 	return nil
 }
 
-// readKeys puts the keys of the file. One that cannot be read costs nothing but the keys in it.
+// readKeys adds the keys of the file. A file that cannot be read is logged, and the node goes on without its keys.
 func (n *Node) readKeys() {
 	if n.cfg.KeyFile != "" {
 		if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {

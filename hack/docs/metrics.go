@@ -151,7 +151,7 @@ func kindOf(collector prometheus.Collector) string {
 	}
 }
 
-// parse reads a description: the library tells what is in it by its text only.
+// parse reads the text of a description: the library gives no other access to it.
 func parse(text string) (metric, error) {
 	form := regexp.MustCompile(`^Desc\{fqName: ("(?:[^"\\]|\\.)*"), help: ("(?:[^"\\]|\\.)*"),(?: unit: "[^"]*",)? constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 	found := form.FindStringSubmatch(text)

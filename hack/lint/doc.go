@@ -1,3 +1,3 @@
-// Package lint pins the tools that check the code. They are a module of their own: their dependencies are many and
-// concern nothing that is built.
+// Package lint pins the tools that check the code. They are a module of their own, because they have many dependencies
+// and nothing that is built needs them.
 package lint

@@ -43,7 +43,7 @@ func clusterDir(command *cobra.Command) (state.Dir, error) {
 	return state.OpenDir(path)
 }
 
-// say prints a line for a person; whether it can be printed changes nothing.
+// say prints a line for a person. It does not matter when that fails.
 func say(command *cobra.Command, format string, arguments ...any) {
 	_, _ = fmt.Fprintf(command.OutOrStdout(), format+"\n", arguments...)
 }
@@ -81,7 +81,7 @@ On a cluster that is up, the command adds rows to the image table and starts wha
 				return err
 			}
 			if options.ClusterBinary, err = os.Executable(); err != nil {
-				return fmt.Errorf("finding this program: %w", err)
+				return fmt.Errorf("find this program: %w", err)
 			}
 			begun := time.Now()
 			options.Progress = func(sentence string) {
@@ -164,7 +164,7 @@ func kubeconfigCommand() *cobra.Command {
 			}
 			content, err := os.ReadFile(dir.AdminKubeconfig())
 			if err != nil {
-				return fmt.Errorf("reading the kubeconfig: %w", err)
+				return fmt.Errorf("read the kubeconfig: %w", err)
 			}
 			_, err = command.OutOrStdout().Write(content)
 			return err
@@ -197,7 +197,7 @@ func kubectlCommand() *cobra.Command {
 			// kubectl takes this program's place, with its terminal and signals.
 			err = syscall.Exec(s.KubeBinary, append([]string{s.KubeBinary, "kubectl"}, arguments...), //nolint:gosec // that is its use
 				append(os.Environ(), "KUBECONFIG="+dir.AdminKubeconfig()))
-			return fmt.Errorf("running kubectl from %s: %w", s.KubeBinary, err)
+			return fmt.Errorf("run kubectl from %s: %w", s.KubeBinary, err)
 		},
 	}
 }

@@ -30,10 +30,10 @@ compares what it measured with the limits, and fails when one is missed. The clu
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			binary, err := os.Executable()
 			if err != nil {
-				return fmt.Errorf("finding this program: %w", err)
+				return fmt.Errorf("find this program: %w", err)
 			}
 			config.ClusterBinary, config.Out = binary, cmd.OutOrStdout()
-			debug.SetGCPercent(400) // Thousands of clients in one process: memory is there, and the machine is for what is measured.
+			debug.SetGCPercent(400) // Thousands of clients run in this process; processor time is for what is measured.
 			if config.MessagesPerSecond == 0 {
 				config.MessagesPerSecond = -1
 			}

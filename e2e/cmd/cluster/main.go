@@ -14,7 +14,7 @@ import (
 )
 
 // gcPercent lets the heap grow to five times what is live before it is collected. Thousands of clients reconnect within a
-// second on a machine of two cores, and memory is what such a machine has more of.
+// second on a machine of two cores, which has memory to spare rather than time.
 const gcPercent = 400
 
 func main() {

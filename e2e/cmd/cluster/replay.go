@@ -74,7 +74,7 @@ func ownNodes(addresses []string, scale float64) (*replay.Processes, error) {
 	}
 	dir, err := os.MkdirTemp("", "replay-")
 	if err != nil {
-		return nil, fmt.Errorf("directory of the nodes: %w", err)
+		return nil, fmt.Errorf("make the directory of the nodes: %w", err)
 	}
 	extra := []string{"--timeout-scale", fmt.Sprint(scale), "--log-level", "error"}
 	return &replay.Processes{Dir: dir, Command: replay.StandIn(addresses, extra, self, "emqx"), Log: os.Stderr}, nil

@@ -84,7 +84,7 @@ func (f Floor) Total() float64 {
 type Check struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
-	// Limit is what the value must be; empty when it is told for information only.
+	// Limit is what the value must be; empty when the value is for information only.
 	Limit string `json:"limit,omitempty"`
 	OK    bool   `json:"ok"`
 }

@@ -18,7 +18,7 @@ func evacuationKeys() []string {
 }
 
 // watchKeys reads the status as it stands in JSON, each time it changes while clients move, until ctx ends, and
-// returns which documented keys were missing. Only that shows whether a key is there: to Go a missing number is zero.
+// returns which documented keys were missing. It reads JSON because in Go's types a missing number is zero.
 func watchKeys(ctx context.Context, target Target, o *Observer) (seen int, missing []string, err error) {
 	absent := map[string]bool{}
 	var last string

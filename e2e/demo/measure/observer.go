@@ -122,7 +122,7 @@ func (o *Observer) change(f func()) {
 	o.changed = make(chan struct{})
 }
 
-// wait returns when the condition holds, which is asked with the lock held.
+// wait returns when the condition holds. The condition is called with the lock held.
 func (o *Observer) wait(ctx context.Context, condition func() bool) error {
 	for {
 		o.mu.Lock()

@@ -195,7 +195,7 @@ func (s *Sampler) clientsOf(ctx context.Context, revision string, expected int) 
 func apiAddress(pod podFacts) (string, error) {
 	address, err := network.LoopbackOf(pod.ip)
 	if err != nil {
-		return "", fmt.Errorf("pod %s: %w", pod.name, err)
+		return "", fmt.Errorf("find the address of pod %s: %w", pod.name, err)
 	}
 	return fmt.Sprintf("http://%s:%d", address, apiPort), nil
 }

@@ -43,7 +43,7 @@ type Upgrade struct {
 	keysMissing    []string
 }
 
-// Begin takes down how things stand before the change. Clients is the number of clients of the load.
+// Begin notes how things are before the change. Clients is the number of clients of the load.
 func Begin(ctx context.Context, target Target, observer *Observer, sampler *Sampler, running *load.Load, clients int) (*Upgrade, error) {
 	u := &Upgrade{target: target, observer: observer, sampler: sampler, load: running, clients: clients, before: observer.Latest()}
 	var err error
@@ -86,7 +86,7 @@ func (u *Upgrade) Changes(ctx context.Context, than int) ([]StateChange, error) 
 	return u.observer.More(ctx, u.patched, than)
 }
 
-// End takes down how things stand once the resource is Ready. It belongs right after Ready, before anything is awaited.
+// End notes how things are once the resource is Ready. Call it right after Ready, before waiting for anything else.
 func (u *Upgrade) End(ctx context.Context) error {
 	var err error
 	u.askedAfter, err = emqxRequests(ctx, u.target.Kube)
@@ -98,7 +98,7 @@ func (u *Upgrade) Record(figures *Figures) *Record {
 	return &Record{Connected: u.load.Samples(), Revisions: u.sampler.recorded(), Figures: *figures}
 }
 
-// Figures waits for what is under way and takes the measure of the upgrade. Table prints the resource as users see it.
+// Figures waits for messages and clients under way and measures the upgrade. Table prints the resource as users see it.
 func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (string, error)) (Figures, error) {
 	samples := u.load.Samples()
 	drained := u.load.Drain(ctx, drainLimit)
@@ -133,14 +133,15 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 // dip returns the least share of clients connected since the change, and the longest time between two counts.
 func dip(samples []load.Sample, patched time.Time, clients int) (lowestShare, longestGapSeconds float64) {
 	lowestShare = 1
-	for i, sample := range samples {
-		if !sample.At.After(patched) {
-			continue
+	var before time.Time
+	for _, sample := range samples {
+		if sample.At.After(patched) {
+			if !before.IsZero() {
+				longestGapSeconds = max(longestGapSeconds, sample.At.Sub(before).Seconds())
+			}
+			lowestShare = min(lowestShare, float64(sample.Connected)/float64(clients))
 		}
-		if i > 0 {
-			longestGapSeconds = max(longestGapSeconds, sample.At.Sub(samples[i-1].At).Seconds())
-		}
-		lowestShare = min(lowestShare, float64(sample.Connected)/float64(clients))
+		before = sample.At
 	}
 	return lowestShare, longestGapSeconds
 }

@@ -181,7 +181,7 @@ func niceStep(least float64) float64 {
 	return 10 * power
 }
 
-// areas draws the clients of the old revision and, upon them, those of the new one.
+// areas draws the clients of the old revision, and on top of them those of the new one.
 func (g *graph) areas() {
 	f := &g.record.Figures
 	var bottom, middle, top []point

@@ -17,7 +17,7 @@ const (
 	// frameInterval is the time between two pictures, lineInterval that between two lines when nothing has changed.
 	frameInterval = 200 * time.Millisecond
 	lineInterval  = 3 * time.Second
-	// fullWidth is how wide a picture is at most, in columns.
+	// fullWidth is the most columns of a picture.
 	fullWidth = 80
 )
 

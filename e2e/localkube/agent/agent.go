@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	// backOffFirst and backOffMost are the kubelet's; the back-off begins anew after twice the longest.
+	// backOffFirst and backOffMost are the kubelet's; the back-off starts over after twice the longest.
 	backOffFirst = 10 * time.Second
 	backOffMost  = 300 * time.Second
 	// orphanTimeout bounds the killing of what a former agent left behind.
@@ -64,13 +64,13 @@ func Run(ctx context.Context, config Config) error {
 func newClient(dir state.Dir) (kubernetes.Interface, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", dir.AgentKubeconfig())
 	if err != nil {
-		return nil, fmt.Errorf("reading the agent's kubeconfig: %w", err)
+		return nil, fmt.Errorf("read the agent's kubeconfig: %w", err)
 	}
 	config.QPS = -1 // the machine is the limit
 	config.UserAgent = "local-node-agent"
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making the agent's client: %w", err)
+		return nil, fmt.Errorf("make the agent's client: %w", err)
 	}
 	return client, nil
 }
@@ -81,7 +81,7 @@ func killOrphans(ctx context.Context, config *Config) error {
 	defer cancel()
 	killed, err := proc.KillByEnv(ctx, PodsEnv, config.State.ID)
 	if err != nil {
-		return fmt.Errorf("killing the containers of a former agent: %w", err)
+		return fmt.Errorf("kill the containers of a former agent: %w", err)
 	}
 	if killed > 0 {
 		config.Log.Info("killed what a former agent left running", "processes", killed)
@@ -119,7 +119,7 @@ func runParts(ctx context.Context, d *deps) error {
 	return group.Wait()
 }
 
-// collectBackOff drops the memory of containers that have been well for long, once in a while.
+// collectBackOff forgets, once in a while, the back-off of containers that have run well for long.
 func collectBackOff(ctx context.Context, d *deps) {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
@@ -150,7 +150,7 @@ func startNetwork(ctx context.Context, group *errgroup.Group, d *deps, factory i
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp4", d.config.State.Endpoint(ports.HTTPProxy))
 	if err != nil {
-		return fmt.Errorf("opening the HTTP proxy's port: %w", err)
+		return fmt.Errorf("open the HTTP proxy's port: %w", err)
 	}
 	proxy := network.NewHTTPProxy(d.config.plan(), resolver, d.log)
 	server := &http.Server{Handler: proxy, ReadHeaderTimeout: 30 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
@@ -178,7 +178,7 @@ func serve(ctx context.Context, server *http.Server, run func() error) error {
 	err := run()
 	if !errors.Is(err, http.ErrServerClosed) {
 		stop()
-		return fmt.Errorf("serving at %s: %w", server.Addr, err)
+		return fmt.Errorf("serve at %s: %w", server.Addr, err)
 	}
 	return <-stopped
 }

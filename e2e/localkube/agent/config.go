@@ -25,7 +25,7 @@ const (
 type Config struct {
 	// Dir is the cluster's directory.
 	Dir state.Dir
-	// State is the cluster's state; the image table is read anew from the directory at every start of a container.
+	// State is the cluster's state; the image table is read from the directory again at every start of a container.
 	State *state.State
 	// Log takes the agent's own messages.
 	Log *slog.Logger
@@ -39,7 +39,7 @@ func (c *Config) hostIP() string { return c.State.ControlAddress().String() }
 func (c *Config) imageTable() ([]state.ImageRow, error) {
 	current, err := c.Dir.Load()
 	if err != nil {
-		return nil, fmt.Errorf("reading the image table: %w", err)
+		return nil, fmt.Errorf("read the image table: %w", err)
 	}
 	return append(current.Images, images.Builtin(filepath.Dir(current.ClusterBinary))...), nil
 }

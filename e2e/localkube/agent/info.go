@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// PodInfo is what the agent tells about a pod beyond the API.
+// PodInfo is what the agent knows of a pod and the API does not.
 type PodInfo struct {
 	Namespace string    `json:"namespace"`
 	Name      string    `json:"name"`

@@ -27,7 +27,7 @@ import (
 
 func newContainerID() string { return strings.ToLower(rand.Text()) }
 
-// ensure starts the container if it does not run and is to, now or when its back-off is over.
+// ensure starts a container that should run and does not, now or when its back-off is over.
 func (w *worker) ensure(ctx context.Context, c *container) {
 	if !c.atRest() {
 		return
@@ -114,7 +114,7 @@ func (w *worker) launch(ctx context.Context, c *container) {
 	})
 }
 
-// launchDone takes the outcome of a start in. It may come when the pod is being deleted; the next sync sees to that.
+// launchDone handles the outcome of a start. It may come when the pod is being deleted; the next sync sees to that.
 func (w *worker) launchDone(c *container, start int32, outcome launched) {
 	c.launching = nil
 	now := time.Now()
@@ -279,7 +279,7 @@ func (l *launcher) begin(row state.ImageRow, env map[string]string, root string)
 	}
 	dir := filepath.Join(root, l.spec.WorkingDir)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return failed(fmt.Errorf("making the working directory: %w", err))
+		return failed(fmt.Errorf("make the working directory: %w", err))
 	}
 	log, err := containerlog.Create(podLogDir(l.config.Dir, l.pod), l.spec.Name, l.start)
 	if err != nil {

@@ -43,7 +43,7 @@ func newManager(d *deps, nodePods, cluster informers.SharedInformerFactory) (*ma
 	for _, informer := range m.refs {
 		// They only wake pods up; what is in them is read when it is needed.
 		if err := informer.SetTransform(withoutContent); err != nil {
-			return nil, fmt.Errorf("watching Secrets and ConfigMaps: %w", err)
+			return nil, fmt.Errorf("watch Secrets and ConfigMaps: %w", err)
 		}
 	}
 	return m, nil
@@ -75,14 +75,14 @@ func (m *manager) run(ctx context.Context) error {
 		UpdateFunc: func(old, object any) { m.changed(old.(*corev1.Pod), object.(*corev1.Pod)) },
 		DeleteFunc: m.deleted,
 	}); err != nil {
-		return fmt.Errorf("watching pods: %w", err)
+		return fmt.Errorf("watch pods: %w", err)
 	}
 	for _, informer := range m.refs {
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc:    m.referenceChanged,
 			UpdateFunc: func(_, object any) { m.referenceChanged(object) },
 		}); err != nil {
-			return fmt.Errorf("watching Secrets and ConfigMaps: %w", err)
+			return fmt.Errorf("watch Secrets and ConfigMaps: %w", err)
 		}
 	}
 	<-ctx.Done()
@@ -90,8 +90,8 @@ func (m *manager) run(ctx context.Context) error {
 	return nil
 }
 
-// takeStock prepares for the pods that exist already, after a restart of the agent: new pods get none of their addresses,
-// and directories of pods that were deleted meanwhile go.
+// takeStock looks, after a restart of the agent, at the pods that exist already: their addresses are not given to new
+// pods, and the directories of pods that were deleted in between are removed.
 func (m *manager) takeStock() error {
 	known := map[string]bool{}
 	for _, object := range m.pods.GetStore().List() {
@@ -101,14 +101,14 @@ func (m *manager) takeStock() error {
 	}
 	entries, err := os.ReadDir(m.deps.config.Dir.Pods())
 	if err != nil {
-		return fmt.Errorf("listing the directories of pods: %w", err)
+		return fmt.Errorf("list the directories of pods: %w", err)
 	}
 	for _, entry := range entries {
 		if known[entry.Name()] {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(m.deps.config.Dir.Pods(), entry.Name())); err != nil {
-			return fmt.Errorf("removing the directory of a pod that is gone: %w", err)
+			return fmt.Errorf("remove the directory of a pod that is gone: %w", err)
 		}
 	}
 	return nil
@@ -199,7 +199,7 @@ func (m *manager) referenceChanged(object any) {
 	}
 }
 
-// find returns the worker of a pod by name; one whose object is gone already only when there is no other.
+// find returns the worker of a pod by name. A pod whose object is already gone is found only when no other has the name.
 func (m *manager) find(namespace, name string) (*worker, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

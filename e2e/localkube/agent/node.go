@@ -39,7 +39,7 @@ func allocatable() corev1.ResourceList {
 	}
 }
 
-// machineMemory reads how much memory the machine has; 0 when that cannot be told.
+// machineMemory reads how much memory the machine has; 0 when that is not known.
 func machineMemory() int64 {
 	machine, err := procfs.NewDefaultFS()
 	if err != nil {
@@ -94,10 +94,10 @@ func runNode(ctx context.Context, config *Config, client kubernetes.Interface) e
 	controller, err := node.NewNodeController(node.NaiveNodeProvider{}, nodeObject(config, metav1.Now()), client.CoreV1().Nodes(),
 		node.WithNodeEnableLeaseV1WithRenewInterval(leases, leaseSeconds, leaseRenewal))
 	if err != nil {
-		return fmt.Errorf("preparing the node's registration: %w", err)
+		return fmt.Errorf("prepare the node's registration: %w", err)
 	}
 	if err := controller.Run(ctx); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("keeping the node registered: %w", err)
+		return fmt.Errorf("keep the node registered: %w", err)
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (p *publisher) write(ctx context.Context, status *corev1.PodStatus, final b
 		GracePeriodSeconds: &none, Preconditions: metav1.NewUIDPreconditions(string(p.uid)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("deleting the object of a pod that has ended: %w", err)
+		return fmt.Errorf("delete the object of a pod that has ended: %w", err)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (p *publisher) apply(ctx context.Context, status *corev1.PodStatus) error {
 		"status":     status,
 	})
 	if err != nil {
-		return fmt.Errorf("encoding the status: %w", err)
+		return fmt.Errorf("encode the status: %w", err)
 	}
 	force := true
 	_, err = p.client.CoreV1().Pods(p.pod.Namespace).Patch(ctx, p.pod.Name, types.ApplyPatchType, patch,

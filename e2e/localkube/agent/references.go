@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// podChanged takes a new version of the pod's object in. metadata says that its labels or annotations may differ.
+// podChanged handles a new version of the pod's object. metadata says that its labels or annotations may differ.
 func (w *worker) podChanged(pod *corev1.Pod, metadata bool) {
 	w.pod = pod
 	if metadata {

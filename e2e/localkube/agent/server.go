@@ -44,25 +44,24 @@ type server struct {
 	config  *Config
 }
 
-// newServer returns the server and its listener. Only clients with a certificate of the cluster
-// are let in.
+// newServer returns the server and its listener. It accepts only clients with a certificate of the cluster.
 func newServer(ctx context.Context, config *Config, m *manager) (*http.Server, net.Listener, error) {
 	certificate, err := tls.LoadX509KeyPair(config.Dir.PKI("agent.crt"), config.Dir.PKI("agent.key"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the agent's certificate: %w", err)
+		return nil, nil, fmt.Errorf("read the agent's certificate: %w", err)
 	}
 	ca, err := os.ReadFile(config.Dir.PKI("ca.crt"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the cluster's certificate authority: %w", err)
+		return nil, nil, fmt.Errorf("read the cluster's certificate authority: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
-		return nil, nil, errors.New("reading the cluster's certificate authority: no certificate in it")
+		return nil, nil, errors.New("read the cluster's certificate authority: no certificate in it")
 	}
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp4", config.State.Endpoint(config.State.Ports.Kubelet))
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening the node's port: %w", err)
+		return nil, nil, fmt.Errorf("open the node's port: %w", err)
 	}
 	s := &server{manager: m, config: config}
 	mux := http.NewServeMux()
@@ -193,7 +192,7 @@ func logOptions(r *http.Request) (containerlog.Options, error) {
 	}
 	if since := r.FormValue("sinceTime"); since != "" {
 		if options.Since, err = time.Parse(time.RFC3339, since); err != nil {
-			return options, fmt.Errorf("parameter sinceTime: %w", err)
+			return options, fmt.Errorf("read parameter sinceTime: %w", err)
 		}
 	}
 	return options, nil
@@ -206,12 +205,12 @@ func number(r *http.Request, name string) (*int64, error) {
 	}
 	value, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("parameter %s: %w", name, err)
+		return nil, fmt.Errorf("read parameter %s: %w", name, err)
 	}
 	return &value, nil
 }
 
-// logFile finds the log file of a container's current or previous run; running tells whether that run goes on.
+// logFile finds the log file of a container's current or previous run; running tells whether that run still goes on.
 func (w *worker) logFile(ctx context.Context, config *Config, name string, previous bool) (path string, running func() bool, err error) {
 	type found struct {
 		start int32

@@ -56,7 +56,7 @@ func (t apiTokens) Token(ctx context.Context, pod *corev1.Pod, audience string, 
 	answer, err := t.client.CoreV1().ServiceAccounts(pod.Namespace).
 		CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("asking for a token of service account %q: %w", pod.Spec.ServiceAccountName, err)
+		return "", time.Time{}, fmt.Errorf("ask for a token of service account %q: %w", pod.Spec.ServiceAccountName, err)
 	}
 	return answer.Status.Token, answer.Status.ExpirationTimestamp.Time, nil
 }
@@ -72,7 +72,7 @@ func writeTokenKubeconfig(path string, config *Config, namespace, tokenFile stri
 	kubeconfig.Contexts["local"] = &clientcmdapi.Context{Cluster: "local", AuthInfo: "pod", Namespace: namespace}
 	kubeconfig.CurrentContext = "local"
 	if err := clientcmd.WriteToFile(*kubeconfig, path); err != nil {
-		return fmt.Errorf("writing the pod's kubeconfig: %w", err)
+		return fmt.Errorf("write the pod's kubeconfig: %w", err)
 	}
 	return nil
 }
@@ -84,12 +84,11 @@ func podLogDir(dir state.Dir, pod *corev1.Pod) string {
 // keptLogDirs is how many pods' logs are kept, those of deleted pods included.
 const keptLogDirs = 300
 
-// pruneLogs removes the logs of the pods that were written to longest ago, beyond those that are kept. Pods that run
-// are never among them.
+// pruneLogs keeps the logs that were written to last and removes the others, but never those of pods that run.
 func pruneLogs(dir state.Dir, running map[string]bool) error {
 	entries, err := os.ReadDir(dir.PodLogs())
 	if err != nil {
-		return fmt.Errorf("listing the logs of pods: %w", err)
+		return fmt.Errorf("list the logs of pods: %w", err)
 	}
 	type aged struct {
 		name    string
@@ -104,7 +103,7 @@ func pruneLogs(dir state.Dir, running map[string]bool) error {
 	slices.SortFunc(removable, func(a, b aged) int { return a.written.Compare(b.written) })
 	for i := range min(max(len(entries)-keptLogDirs, 0), len(removable)) {
 		if err := os.RemoveAll(filepath.Join(dir.PodLogs(), removable[i].name)); err != nil {
-			return fmt.Errorf("removing old logs: %w", err)
+			return fmt.Errorf("remove old logs: %w", err)
 		}
 	}
 	return nil

@@ -57,7 +57,7 @@ func (w *worker) watch(c *container, outcome launched) {
 	})
 }
 
-// exited takes the end of a run in.
+// exited handles the end of a run.
 func (w *worker) exited(c *container, run *running, message string) {
 	exit := run.process.Exit()
 	reason := reasonError
@@ -126,7 +126,7 @@ func (w *worker) startProbe(c *container, run *running, kind probing.Kind, spec 
 	})
 }
 
-// probed takes the result of a probe in.
+// probed handles the result of a probe.
 func (w *worker) probed(c *container, spec *corev1.Probe, result probing.Result) {
 	run := c.run
 	if !result.Success {

@@ -51,7 +51,7 @@ func etcdArguments(dir state.Dir, s *state.State) []string {
 		"--listen-peer-urls=" + peer,
 		"--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=local=" + peer,
-		// The data need not survive a crash of the machine: a cluster is started afresh then.
+		// The data need not survive a crash of the machine: after one, a new cluster is started.
 		"--unsafe-no-fsync",
 		"--quota-backend-bytes=" + strconv.Itoa(2<<30),
 		"--auto-compaction-mode=periodic", "--auto-compaction-retention=10m",
@@ -106,7 +106,7 @@ func controllerManagerArguments(dir state.Dir, s *state.State) []string {
 		// The controllers act as one user and not each as a service account, so that the audit log holds workloads only.
 		"--use-service-account-credentials=false",
 		"--kube-api-qps=300", "--kube-api-burst=600",
-		// The node's heartbeat comes every ten seconds; a machine that is too busy to send it is no reason to evict.
+		// The node's heartbeat comes every ten seconds; that a machine is too busy to send it is no reason to evict.
 		"--node-monitor-grace-period=3m",
 		"--profiling=false",
 		"--cert-dir=" + dir.Path("run"),

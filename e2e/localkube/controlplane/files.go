@@ -11,7 +11,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
-// auditPolicy records what workloads ask of kube-apiserver, and nothing of the control plane's own talk.
+// auditPolicy records what workloads ask of kube-apiserver, and not what the control plane asks.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -26,7 +26,7 @@ rules:
 func WriteFiles(dir state.Dir, s *state.State, now time.Time) error {
 	for _, sub := range []string{dir.PKI(""), dir.Path("run"), dir.Path("etcd"), dir.Pods(), dir.PodLogs()} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
-			return fmt.Errorf("making the cluster's directory: %w", err)
+			return fmt.Errorf("make the cluster's directory: %w", err)
 		}
 	}
 	ca, pairs, err := writePKI(dir, s, now)
@@ -42,11 +42,11 @@ func WriteFiles(dir state.Dir, s *state.State, now time.Time) error {
 	} {
 		config := kubeconfig(server, ca.pem, user, pairs[user])
 		if err := clientcmd.WriteToFile(*config, path); err != nil {
-			return fmt.Errorf("writing the kubeconfig of %s: %w", user, err)
+			return fmt.Errorf("write the kubeconfig of %s: %w", user, err)
 		}
 	}
 	if err := os.WriteFile(dir.Path("run", "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
-		return fmt.Errorf("writing the audit policy: %w", err)
+		return fmt.Errorf("write the audit policy: %w", err)
 	}
 	return nil
 }

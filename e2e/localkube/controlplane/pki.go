@@ -33,7 +33,7 @@ type authority struct {
 func newAuthority(now time.Time) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("making the key of the certificate authority: %w", err)
+		return nil, fmt.Errorf("make the key of the certificate authority: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
@@ -46,11 +46,11 @@ func newAuthority(now time.Time) (*authority, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, fmt.Errorf("making the certificate authority: %w", err)
+		return nil, fmt.Errorf("make the certificate authority: %w", err)
 	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("reading the certificate authority back: %w", err)
+		return nil, fmt.Errorf("read the certificate authority back: %w", err)
 	}
 	return &authority{certificate: certificate, key: key, pem: certificatePEM(der), now: now}, nil
 }
@@ -62,11 +62,11 @@ type keyPair struct{ certificate, key []byte }
 func (a *authority) issue(subject pkix.Name, names []string, addresses []netip.Addr) (keyPair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return keyPair{}, fmt.Errorf("making the key of %s: %w", subject.CommonName, err)
+		return keyPair{}, fmt.Errorf("make the key of %s: %w", subject.CommonName, err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		return keyPair{}, fmt.Errorf("making the serial number of %s: %w", subject.CommonName, err)
+		return keyPair{}, fmt.Errorf("make the serial number of %s: %w", subject.CommonName, err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
@@ -82,7 +82,7 @@ func (a *authority) issue(subject pkix.Name, names []string, addresses []netip.A
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
-		return keyPair{}, fmt.Errorf("signing the certificate of %s: %w", subject.CommonName, err)
+		return keyPair{}, fmt.Errorf("sign the certificate of %s: %w", subject.CommonName, err)
 	}
 	encoded, err := keyPEM(key)
 	if err != nil {
@@ -98,7 +98,7 @@ func certificatePEM(der []byte) []byte {
 func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("encoding a key: %w", err)
+		return nil, fmt.Errorf("encode a key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
@@ -133,7 +133,7 @@ func identities(s *state.State) []identity {
 	}
 }
 
-// writePKI makes all keys and certificates anew and returns the kubeconfigs' material by identity.
+// writePKI makes new keys and certificates and returns the kubeconfigs' material by identity.
 func writePKI(dir state.Dir, s *state.State, now time.Time) (*authority, map[string]keyPair, error) {
 	ca, err := newAuthority(now)
 	if err != nil {
@@ -151,19 +151,19 @@ func writePKI(dir state.Dir, s *state.State, now time.Time) (*authority, map[str
 	}
 	signing, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the key for service-account tokens: %w", err)
+		return nil, nil, fmt.Errorf("make the key for service-account tokens: %w", err)
 	}
 	if files["service-account.key"], err = keyPEM(signing); err != nil {
 		return nil, nil, err
 	}
 	public, err := x509.MarshalPKIXPublicKey(signing.Public())
 	if err != nil {
-		return nil, nil, fmt.Errorf("encoding the key for service-account tokens: %w", err)
+		return nil, nil, fmt.Errorf("encode the key for service-account tokens: %w", err)
 	}
 	files["service-account.pub"] = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
 	for name, content := range files {
 		if err := os.WriteFile(dir.PKI(name), content, 0o600); err != nil {
-			return nil, nil, fmt.Errorf("writing keys: %w", err)
+			return nil, nil, fmt.Errorf("write keys: %w", err)
 		}
 	}
 	return ca, pairs, nil

@@ -36,7 +36,7 @@ func Start(dir state.Dir, s *state.State, name string) (*Component, error) {
 	logPath := dir.ComponentLog(name)
 	output, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening the log of %s: %w", name, err)
+		return nil, fmt.Errorf("open the log of %s: %w", name, err)
 	}
 	defer func() { _ = output.Close() }()
 	process := exec.Command(arguments[0], arguments[1:]...) //nolint:gosec // our own programs
@@ -45,7 +45,7 @@ func Start(dir state.Dir, s *state.State, name string) (*Component, error) {
 	process.Env = componentEnvironment(s)
 	process.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := process.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	id, err := proc.Identify(process.Process.Pid)
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Component) WaitReady(ctx context.Context, check func(context.Context) e
 			return fmt.Errorf("%s has ended; its log %s closes with:\n%s", c.Name, c.log, lastLines(c.log))
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.Canceled) {
-				return fmt.Errorf("interrupted while %s was starting: %w", c.Name, ctx.Err())
+				return fmt.Errorf("wait for %s: interrupted: %w", c.Name, ctx.Err())
 			}
 			return fmt.Errorf("%s is not ready (%w): %w; its log is %s", c.Name, ctx.Err(), err, c.log)
 		case <-ticker.C:
@@ -116,15 +116,15 @@ func NewHealth(dir state.Dir, s *state.State) (*Health, error) {
 func ClientTLS(dir state.Dir) (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(dir.PKI("admin.crt"), dir.PKI("admin.key"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the admin's certificate: %w", err)
+		return nil, fmt.Errorf("read the admin's certificate: %w", err)
 	}
 	ca, err := os.ReadFile(dir.PKI("ca.crt"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the cluster's certificate authority: %w", err)
+		return nil, fmt.Errorf("read the cluster's certificate authority: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
-		return nil, errors.New("reading the cluster's certificate authority: no certificate in it")
+		return nil, errors.New("read the cluster's certificate authority: no certificate in it")
 	}
 	return &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
@@ -165,7 +165,7 @@ func (h *Health) get(ctx context.Context, url string, config *tls.Config) error 
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return fmt.Errorf("asking %s: %w", url, err)
+		return fmt.Errorf("ask %s: %w", url, err)
 	}
 	response, err := client.Do(request)
 	if err != nil {
@@ -174,7 +174,7 @@ func (h *Health) get(ctx context.Context, url string, config *tls.Config) error 
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
 	if err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", url, err)
+		return fmt.Errorf("read the answer of %s: %w", url, err)
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s: %s", url, response.Status, bytes.TrimSpace(body))

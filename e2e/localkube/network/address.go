@@ -71,7 +71,7 @@ func swapFirstOctet(addr netip.Addr, from, to byte) (netip.Addr, error) {
 func LoopbackOf(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("parsing address: %w", err)
+		return netip.Addr{}, fmt.Errorf("parse an address: %w", err)
 	}
 	return ToLoopback(addr)
 }

@@ -17,8 +17,8 @@ func TestLoopbackBijection(t *testing.T) {
 		{reason: "another network must not be led to loopback", api: "192.168.1.1", failure: "does not begin with 10"},
 		{reason: "loopback itself has no twin", api: "127.0.0.1", failure: "does not begin with 10"},
 		{reason: "IPv6", api: "fd00::1", failure: "not an IPv4 address"},
-		{reason: "a headless Service's cluster address", api: "None", failure: "parsing address"},
-		{reason: "nothing", api: "", failure: "parsing address"},
+		{reason: "a headless Service's cluster address", api: "None", failure: "parse an address"},
+		{reason: "nothing", api: "", failure: "parse an address"},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
 			loopback, err := network.LoopbackOf(c.api)

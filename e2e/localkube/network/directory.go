@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Directory answers which Services there are and what stands behind them, from informers' caches.
+// Directory knows the Services and their endpoints, from informers' caches.
 type Directory struct {
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister
@@ -45,7 +45,7 @@ func (d *Directory) Service(namespace, name string) (*corev1.Service, []*discove
 	}
 	found, err := d.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: name}))
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the EndpointSlices of Service %s/%s: %w", namespace, name, err)
+		return nil, nil, fmt.Errorf("list the EndpointSlices of Service %s/%s: %w", namespace, name, err)
 	}
 	return service, found, nil
 }

@@ -38,11 +38,11 @@ func ListenDNS(ctx context.Context, address string, resolver *Resolver, log *slo
 	var config net.ListenConfig
 	packets, err := config.ListenPacket(ctx, "udp4", address)
 	if err != nil {
-		return nil, fmt.Errorf("listening for DNS: %w", err)
+		return nil, fmt.Errorf("listen for DNS: %w", err)
 	}
 	listener, err := config.Listen(ctx, "tcp4", address)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening for DNS: %w", err), packets.Close())
+		return nil, errors.Join(fmt.Errorf("listen for DNS: %w", err), packets.Close())
 	}
 	return &DNS{resolver: resolver, log: log, packets: packets, listener: listener}, nil
 }
@@ -134,7 +134,7 @@ func (d *DNS) serveConnection(connection net.Conn) error {
 func (d *DNS) answer(raw []byte, udp bool) ([]byte, error) {
 	var query dnsmessage.Message
 	if err := query.Unpack(raw); err != nil {
-		return nil, fmt.Errorf("unpacking the query: %w", err)
+		return nil, fmt.Errorf("unpack the query: %w", err)
 	}
 	if query.Response || len(query.Questions) != 1 {
 		return nil, errors.New("not a query with one question")
@@ -158,12 +158,12 @@ func (d *DNS) answer(raw []byte, udp bool) ([]byte, error) {
 	}
 	packed, err := reply.Pack()
 	if err != nil {
-		return nil, fmt.Errorf("packing the answer: %w", err)
+		return nil, fmt.Errorf("pack the answer: %w", err)
 	}
 	if len(packed) <= limit {
 		return packed, nil
 	}
-	// First without the courtesies, then without all.
+	// First without what is optional, then without any records.
 	reply.Additionals = nil
 	if packed, err = reply.Pack(); err != nil || len(packed) <= limit {
 		return packed, err

@@ -67,7 +67,7 @@ func NewProxier(factory informers.SharedInformerFactory, directory *Directory, l
 	} {
 		registration, err := informer.AddEventHandler(handler)
 		if err != nil {
-			return nil, fmt.Errorf("watching Services: %w", err)
+			return nil, fmt.Errorf("watch Services: %w", err)
 		}
 		p.handlers = append(p.handlers, registration.HasSynced)
 	}
@@ -174,7 +174,7 @@ func (p *Proxier) reconcile(ctx context.Context, key cache.ObjectName, wanted ma
 		listener, err := p.listen(ctx, address, backends)
 		switch {
 		case errors.Is(err, syscall.EACCES):
-			// Nothing a retry can change.
+			// A retry would change nothing.
 			p.log.Warn("this user may not listen at a port this low; the Service port is not served",
 				"service", key.String(), "address", address.String())
 		case err != nil:
@@ -189,8 +189,8 @@ func (p *Proxier) reconcile(ctx context.Context, key cache.ObjectName, wanted ma
 	return errors.Join(problems...)
 }
 
-// noKeepAlive: the kernel knows at once when the other end of a loopback connection has gone, and to say so takes four
-// system calls a connection.
+// noKeepAlive saves four system calls a connection: the kernel knows at once when the other end of a loopback connection
+// has gone.
 const noKeepAlive = -1
 
 // serviceListener is one Service port.

@@ -36,7 +36,7 @@ func (r *relay) join(ctx context.Context, a, b *net.TCPConn) {
 	_ = b.Close()
 }
 
-// oneWay forwards one direction; its end is passed on as an end, its failure as a reset of both.
+// oneWay forwards one direction. It passes an end on as an end, and a failure as a reset of both connections.
 func (r *relay) oneWay(to, from *net.TCPConn) {
 	err := r.copy(to, from)
 	if err == nil {

@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// ServiceSource looks a Service and its EndpointSlices up.
+// ServiceSource looks up a Service and its EndpointSlices.
 type ServiceSource interface {
 	Service(namespace, name string) (*corev1.Service, []*discoveryv1.EndpointSlice, error)
 }
@@ -38,7 +38,7 @@ type name struct {
 	port, protocol string
 }
 
-// parseName takes a name apart; ok is false when it can be no name of a Service.
+// parseName splits a name; ok is false when it cannot be the name of a Service.
 func parseName(fqdn string) (parsed name, ok bool) {
 	relative, found := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(fqdn, ".")), ".svc."+Domain)
 	if !found {

@@ -46,8 +46,8 @@ func statError(pid int, err error) error {
 	return fmt.Errorf("read the state of process %d: %w", pid, err)
 }
 
-// ended reports whether the process has ended and waits for its parent. While other threads than the first go on, it
-// still has its files and ports, although its state says so already.
+// ended reports whether the process has ended and waits for its parent. When only its first thread has ended, the state
+// says so too, but the process still holds its files and ports.
 func ended(s *procfs.ProcStat) bool { return (s.State == "Z" || s.State == "X") && s.NumThreads <= 1 }
 
 // Identify returns the identity of the process that has the pid now, or ErrGone.
@@ -99,7 +99,7 @@ func (i Identity) Signal(signal syscall.Signal) error {
 		if errors.Is(err, os.ErrProcessDone) {
 			return ErrGone
 		}
-		return fmt.Errorf("sending %s to process %d: %w", signal, i.PID, err)
+		return fmt.Errorf("send %s to process %d: %w", signal, i.PID, err)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (i Identity) SignalGroup(signal syscall.Signal) error {
 		if errors.Is(err, syscall.ESRCH) {
 			return ErrGone
 		}
-		return fmt.Errorf("sending %s to process group %d: %w", signal, i.PID, err)
+		return fmt.Errorf("send %s to process group %d: %w", signal, i.PID, err)
 	}
 	return nil
 }
@@ -148,8 +148,8 @@ func FindByEnv(name, value string) ([]Identity, error) {
 	return found, nil
 }
 
-// KillByEnv kills every process that FindByEnv finds and those they start meanwhile, and returns how many there were
-// once none is left. It gives up when the context ends.
+// KillByEnv kills every process that FindByEnv finds, again and again until none is left, and returns how many there
+// were. It gives up when the context ends.
 func KillByEnv(ctx context.Context, name, value string) (int, error) {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
@@ -159,7 +159,7 @@ func KillByEnv(ctx context.Context, name, value string) (int, error) {
 		if err != nil {
 			return len(killed), err
 		}
-		// One that is ending shows its environment no more, and may have its ports still.
+		// A process that is ending no longer shows its environment, but may still hold its ports.
 		ending := slices.ContainsFunc(slices.Collect(maps.Keys(killed)), Identity.Alive)
 		if len(found) == 0 && !ending {
 			return len(killed), nil
@@ -196,7 +196,7 @@ func (i Identity) WaitGone(ctx context.Context) error {
 func BootID() (string, error) {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return "", fmt.Errorf("reading the boot id: %w", err)
+		return "", fmt.Errorf("read the boot id: %w", err)
 	}
 	return strings.TrimSpace(string(raw)), nil
 }

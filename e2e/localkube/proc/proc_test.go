@@ -50,8 +50,8 @@ func listenWithoutLeader() {
 	_, _ = listener.Accept()
 }
 
-// A process whose first thread has ended looks like one that waits for its parent while its other threads hold its ports:
-// so it does for a moment, on a busy machine, when it is killed.
+// A process whose first thread has ended looks like one that waits for its parent, while its other threads still hold its
+// ports. On a busy machine that is so for a moment whenever a process is killed.
 func TestProcessIsGoneWithItsLastThread(t *testing.T) {
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), listenVariable+"="+rand.Text())

@@ -20,7 +20,7 @@ import (
 func lockFile(ctx context.Context, path string, mode os.FileMode) (release func(), err error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, mode)
 	if err != nil {
-		return nil, fmt.Errorf("opening the lock %s: %w", path, err)
+		return nil, fmt.Errorf("open the lock %s: %w", path, err)
 	}
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
@@ -30,7 +30,7 @@ func lockFile(ctx context.Context, path string, mode os.FileMode) (release func(
 			return func() { _ = file.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), file.Close())
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
 		}
 		select {
 		case <-ctx.Done():
@@ -67,10 +67,10 @@ func (r Registry) slotFile(slot int) string {
 var ErrExhausted = errors.New("all networks for local clusters are in use")
 
 // Claim finds a slot that no living cluster has and calls commit with it, which is to write the state that makes the
-// claim last; other claims wait meanwhile. A claim is dropped once its cluster's state is gone or of an earlier boot.
+// claim last; other claims wait until then. A claim is dropped once its cluster's state is gone or of an earlier boot.
 func (r Registry) Claim(ctx context.Context, dir Dir, s *State, commit func() error) error {
 	if err := os.MkdirAll(string(r), 0o777); err != nil { //nolint:gosec // all users share it
-		return fmt.Errorf("creating the register of networks: %w", err)
+		return fmt.Errorf("create the register of networks: %w", err)
 	}
 	// Best effort: other users of the machine may register too.
 	_ = os.Chmod(string(r), 0o777|os.ModeSticky)
@@ -87,7 +87,7 @@ func (r Registry) Claim(ctx context.Context, dir Dir, s *State, commit func() er
 		s.Slot = slot
 		raw, err := json.Marshal(claim{Dir: dir, ID: s.ID, BootID: s.BootID})
 		if err != nil {
-			return fmt.Errorf("encoding the claim: %w", err)
+			return fmt.Errorf("encode the claim: %w", err)
 		}
 		if err := WriteFileAtomic(r.slotFile(slot), raw, 0o644); err != nil {
 			continue // another user's stale claim, which only that user may remove
@@ -104,7 +104,7 @@ func (r Registry) Release(s *State) error {
 		return nil
 	}
 	if err := os.Remove(r.slotFile(s.Slot)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("giving the network back: %w", err)
+		return fmt.Errorf("give the network back: %w", err)
 	}
 	return nil
 }

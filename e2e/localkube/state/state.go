@@ -94,7 +94,7 @@ type Dir string
 func OpenDir(path string) (Dir, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("finding the directory %q: %w", path, err)
+		return "", fmt.Errorf("find the directory %q: %w", path, err)
 	}
 	return Dir(absolute), nil
 }
@@ -135,7 +135,7 @@ func (d Dir) Load() (*State, error) {
 		return nil, fmt.Errorf("%w in %s; start one with `cluster up --dir %s`", ErrNotUp, d, d)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the cluster's state: %w", err)
+		return nil, fmt.Errorf("read the cluster's state: %w", err)
 	}
 	s := &State{}
 	if err := json.Unmarshal(raw, s); err != nil || s.ID == "" {
@@ -156,15 +156,15 @@ func errIDMissing(s *State) error {
 func (d Dir) Save(s *State) error {
 	raw, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
-		return fmt.Errorf("encoding the cluster's state: %w", err)
+		return fmt.Errorf("encode the cluster's state: %w", err)
 	}
 	if err := WriteFileAtomic(d.StateFile(), append(raw, '\n'), 0o600); err != nil {
-		return fmt.Errorf("writing the cluster's state: %w", err)
+		return fmt.Errorf("write the cluster's state: %w", err)
 	}
 	return nil
 }
 
-// WriteFileAtomic writes a file by way of a temporary one beside it.
+// WriteFileAtomic writes a temporary file beside the file and renames it.
 func WriteFileAtomic(path string, content []byte, mode os.FileMode) error {
 	temporary := path + ".tmp" + strconv.Itoa(os.Getpid())
 	if err := os.WriteFile(temporary, content, mode); err != nil {

@@ -1,5 +1,5 @@
 // Package mqttclient is a small MQTT 3.1.1 and 5 client that notes every packet it gets, for replaying recordings
-// and for tests. It acknowledges what it receives and reconnects never.
+// and for tests. It acknowledges what it receives and never reconnects.
 package mqttclient
 
 import (
@@ -29,7 +29,7 @@ type Options struct {
 	Expiry   uint32 // seconds, MQTT 5 only
 	// KeepAlive is in seconds; 0 is none.
 	KeepAlive uint16
-	// WebSocket connects by WebSocket, TLS without looking at the certificate.
+	// WebSocket connects by WebSocket; TLS does not check the certificate.
 	WebSocket, TLS bool
 	Will           *Will
 	// Manual leaves received messages unacknowledged.
@@ -322,7 +322,7 @@ func (c *Client) Disconnect() {
 	c.Close()
 }
 
-// Close ends the connection without a word and waits until everything that came has been noted.
+// Close ends the connection without DISCONNECT and waits until everything that came has been noted.
 func (c *Client) Close() {
 	_ = c.conn.Close()
 	<-c.done

@@ -20,7 +20,7 @@ func configErrors(v any) response {
 	return response{status: http.StatusBadRequest, contentType: "text/plain", body: body}
 }
 
-// getConfigs gives the configuration as HOCON, or a few roots as JSON to who prefers that.
+// getConfigs gives the configuration as HOCON, or a few roots as JSON when that is asked for.
 func (s *Server) getConfigs(r *request) response {
 	accept := r.Header.Get("Accept")
 	tree := s.effective()

@@ -98,7 +98,7 @@ func (k *Keys) Bootstrap(path string) error {
 			continue
 		}
 		if err := k.PutLine(line); err != nil {
-			return fmt.Errorf("API key file %s, line %d: %w", path, number, err)
+			return fmt.Errorf("read API key file %s, line %d: %w", path, number, err)
 		}
 	}
 	if err := scanner.Err(); err != nil {

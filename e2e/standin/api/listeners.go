@@ -70,7 +70,7 @@ func (s *Server) localListeners() []listenerInfo {
 	return list
 }
 
-// getListeners adds up what all nodes tell. A node that does not answer costs the caller the connection.
+// getListeners adds up what all nodes say. When one does not answer, the caller's connection is closed.
 func (s *Server) getListeners(r *request) response {
 	names := reversed(s.cfg.Cluster.Running())
 	answers := each[[]listenerInfo](r.Context(), s, names, topicListeners, s.cfg.Timeouts.Listeners)

@@ -129,7 +129,7 @@ func (s *Server) startEvacuation(r *request) response {
 	return s.outcome(node, s.cfg.Evacuation.StartOn(r.Context(), node, o))
 }
 
-// checkNodes refuses names that were never heard of, and nodes that are not available.
+// checkNodes refuses unknown names, and nodes that are not available.
 func (s *Server) checkNodes(ctx context.Context, nodes []string) *response {
 	var unheard []string
 	for _, node := range nodes {

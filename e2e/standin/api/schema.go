@@ -64,8 +64,8 @@ func wrong(path string, value, reason any) fault {
 	return fault{Value: value, hasValue: true, Reason: reason, Path: path, Kind: "validation_error"}
 }
 
-// check converts a body's fields: time.Duration, int, float64, string and []string. Unknown fields are told before
-// anything else.
+// check converts a body's fields: time.Duration, int, float64, string and []string. Unknown fields are reported
+// first.
 func check(value any, fields []field) (map[string]any, []fault) {
 	object, ok := value.(map[string]any)
 	if !ok {
@@ -134,7 +134,7 @@ func faultText(faults []fault) string {
 	return string(body)
 }
 
-// convert returns the value, or why EMQX would not have it.
+// convert returns the value, or why EMQX refuses it.
 func convert(raw any, k kind) (value, reason any) {
 	switch k {
 	case posInteger:

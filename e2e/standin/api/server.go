@@ -95,7 +95,7 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(address string) error {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("dashboard listener: %w", err)
+		return fmt.Errorf("listen for the dashboard: %w", err)
 	}
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 15 * time.Second, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
 	s.wg.Add(1)

@@ -34,7 +34,7 @@ func NewStore(layers settings.Layers, dir string) (*Store, error) {
 		data, err := os.ReadFile(s.file())
 		if err == nil {
 			if s.changes, err = settings.Parse(string(data)); err != nil {
-				return nil, fmt.Errorf("configuration %s: %w", s.file(), err)
+				return nil, fmt.Errorf("read configuration %s: %w", s.file(), err)
 			}
 		} else if !os.IsNotExist(err) {
 			return nil, fmt.Errorf("read the changed configuration: %w", err)
@@ -96,11 +96,11 @@ func (s *Store) Drop(path ...string) (Change, error) {
 	return Change{Text: s.changes.Render(), Version: s.version}, s.saveLocked()
 }
 
-// Learn takes the changes another node made, and tells whether they were news.
+// Learn takes the changes that another node made, and reports whether they were new.
 func (s *Store) Learn(c Change) (bool, error) {
 	tree, err := settings.Parse(c.Text)
 	if err != nil {
-		return false, fmt.Errorf("configuration of another node: %w", err)
+		return false, fmt.Errorf("read the configuration of another node: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *Store) Learn(c Change) (bool, error) {
 	return true, s.saveLocked()
 }
 
-// sharedPart leaves out what a node has to itself: the addresses it is bound to are in its own file or environment.
+// sharedPart leaves out what is a node's own: the addresses that it binds to are in its own file or environment.
 func (s *Store) sharedPart(tree settings.Tree) settings.Tree {
 	shared := tree.Clone()
 	own := s.layers.File.Clone()

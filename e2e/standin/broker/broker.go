@@ -85,8 +85,8 @@ type Broker struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// flow is held for reading from the look at the routes until the message is in every queue, and for writing to
-	// wait for those who are in between.
+	// flow is held for reading from the look at the routes until the message is in every queue. Holding it for writing
+	// waits for all who are in between.
 	flow  sync.RWMutex
 	seqMu sync.Mutex
 	seq   uint64
@@ -103,7 +103,7 @@ type Broker struct {
 	index    *mqtt.TopicsIndex // subscriptions of the sessions here, by client id
 	routes   *routes
 	registry *registry
-	// registryOrder keeps what others are told about the sessions here in the order in which it happened.
+	// registryOrder keeps the news about the sessions here in order on their way to other nodes.
 	registryOrder sync.Mutex
 	retained      *retained
 	clients       *lockTable // client locks whose home is here
@@ -118,7 +118,7 @@ type Broker struct {
 
 // Refusal makes the broker turn new connections down.
 type Refusal struct {
-	// ServerReference is told to MQTT 5 clients; empty: nothing.
+	// ServerReference is sent to MQTT 5 clients; empty: nothing.
 	ServerReference string
 }
 

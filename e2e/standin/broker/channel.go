@@ -208,8 +208,8 @@ func (ch *channel) detachLocked(withWill bool) *will {
 	return nil
 }
 
-// kick disconnects the client for good reason: MQTT 5 clients are told the code. The session stays.
-// What it returns is closed when that is done.
+// kick disconnects the client and tells MQTT 5 clients the reason code. The session stays. The channel that it returns is
+// closed when that is done.
 func (ch *channel) kick(cl *mqtt.Client, code byte, serverReference string) <-chan struct{} {
 	done := make(chan struct{})
 	if cl == nil {
@@ -281,7 +281,7 @@ func (b *Broker) expiryOf(cl *mqtt.Client) uint32 {
 	return uint32(min(b.cfg.SessionExpiry/time.Second, math.MaxUint32)) //nolint:gosec // it is in range
 }
 
-// willOf takes the will out of the library's hands, whose deliveries bypass the sessions.
+// willOf takes the will from the library, whose deliveries bypass the sessions.
 func (b *Broker) willOf(cl *mqtt.Client) *will {
 	w := cl.Properties.Will
 	cl.Properties.Will = mqtt.Will{}

@@ -145,7 +145,7 @@ func (b *Broker) claim(ctx context.Context, id string) (*claim, error) {
 			c.local()
 			return nil, fmt.Errorf("lock client %s: %w", id, err)
 		}
-		skip[c.home] = true // it is freezing or going; the next in line is home meanwhile
+		skip[c.home] = true // it is freezing or going; until then the next in line is home
 	}
 }
 

@@ -17,9 +17,9 @@
 // The new node asks the old one for the session; from then on the old node sets aside what arrives for it. The new
 // node subscribes and waits until every node has confirmed that it knows (a sync). Then it tells the old node to end;
 // the old node waits until everything that any node had sent to it before has arrived (a sync again), unsubscribes,
-// and hands over what it had set aside. The new node puts that before what came to itself, leaving out what came to
-// both. A node that gives no signs of life is not waited for; until it has confirmed, or is down, the old node keeps a
-// ghost of the session, which sends after it what that node still sends here by older knowledge.
+// and hands over what it had set aside. The new node puts that before what it received itself, without what both
+// received. Nobody waits for a node that gives no signs of life: until it has confirmed, or is down, the old node keeps a
+// ghost of the session, which forwards what that node, not knowing of the move, still sends here.
 //
 // # Publishing
 //

@@ -19,7 +19,7 @@ type ghost struct {
 	subs   []packets.Subscription
 }
 
-// ghosts is the ghosts of a node by the name they have among the subscribers.
+// ghosts are those of a node, by their names as subscribers.
 type ghosts struct {
 	mu    sync.Mutex
 	all   map[string]*ghost
@@ -86,7 +86,7 @@ func (b *Broker) lateSync(target, frozen string) *syncer {
 	return b.ghosts.late[key]
 }
 
-// haunt sends a message after the session a ghost stands for, unless its new node got it by itself.
+// haunt forwards a message to the session that a ghost stands for, unless its new node got it itself.
 func (b *Broker) haunt(name string, d session.Delivery, targets []string) {
 	b.ghosts.mu.Lock()
 	g := b.ghosts.all[name]

@@ -160,9 +160,8 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	return pk
 }
 
-// OnPacketRead takes acknowledgements out of the library's hands: it keeps what was sent and what was received
-// under the same ids, so that a client that does both would lose messages. What it gets instead is a PUBACK it
-// knows nothing of, which it ignores.
+// OnPacketRead hides acknowledgements from the library: it keeps what was sent and what was received under the same ids,
+// so a client that does both would lose messages. The library gets a PUBACK instead that it does not know and ignores.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	switch pk.FixedHeader.Type {
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
@@ -227,7 +226,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 	}
 }
 
-// subscribe enters one subscription and tells whether other nodes had to be told.
+// subscribe enters one subscription and reports whether other nodes had to hear of it.
 func (ch *channel) subscribe(cl *mqtt.Client, sub packets.Subscription) bool {
 	b := ch.b
 	retained := b.retainedFor(sub.Filter)

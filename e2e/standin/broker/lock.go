@@ -114,8 +114,8 @@ type unlockMsg struct {
 	Row   *row   `json:"row,omitempty"`
 }
 
-// homeOf chooses the node that keeps a client's lock: the highest bidder of those that answer, by a hash of name
-// and client. A node that leaves changes nothing for the clients of the others.
+// homeOf chooses the node that keeps a client's lock: of those that answer, the one with the highest hash of name and
+// client. A node that leaves changes nothing for the clients of the others.
 func (b *Broker) homeOf(id string, skip map[string]bool) string {
 	self := b.bus.Self()
 	best, bid := self, rank(self, id)

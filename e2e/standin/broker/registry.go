@@ -20,7 +20,7 @@ type registry struct {
 
 func newRegistry() *registry { return &registry{rows: map[string]row{}} }
 
-// put enters a row unless a newer one is known, and tells whether it did.
+// put enters a row unless a newer one is known, and reports whether it did.
 func (r *registry) put(n row) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

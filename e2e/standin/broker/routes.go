@@ -25,7 +25,7 @@ func newRoutes(b *Broker) *routes {
 	return &routes{b: b, local: map[string]int{}, peers: map[string]map[string]int{}, index: mqtt.NewTopicsIndex()}
 }
 
-// routeMsg tells a node's number of subscribers to a filter; zero removes the route.
+// routeMsg is a node's number of subscribers to a filter; zero removes the route.
 type routeMsg struct {
 	Filter string `json:"f"`
 	Count  int    `json:"c"`
@@ -116,7 +116,7 @@ func (r *routes) topics() int {
 	return len(all)
 }
 
-// pick chooses a node for a shared filter by lot, a lot a subscriber.
+// pick chooses a node for a shared filter at random, weighted by its subscribers.
 func (r *routes) pick(filter string, nodes map[string]packets.Subscription, here int) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
-// sweepLoop ends expired sessions, publishes delayed wills and releases connections that broke before CONNACK was
-// out, of which the library tells nothing.
+// sweepLoop ends expired sessions, publishes delayed wills and releases connections that broke before CONNACK was out;
+// the library says nothing about those.
 func (b *Broker) sweepLoop() {
 	defer b.wg.Done()
 	ticker := time.NewTicker(b.cfg.Timeouts.Sweep)

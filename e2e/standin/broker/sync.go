@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// syncer lets many wait for one round of confirmations: whoever comes while a round runs shares the next one.
+// syncer has many callers wait for one round of confirmations: who comes while a round runs shares the next.
 type syncer struct {
 	round func() []string // lists the nodes that did not confirm
 	mu    sync.Mutex

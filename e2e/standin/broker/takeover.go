@@ -188,7 +188,7 @@ type adoptAnswer struct {
 	Error string `json:"error,omitempty"`
 }
 
-// adopt takes a session over for a client that is away, and starts its expiry anew.
+// adopt takes over the session of a client that is away, and starts its expiry again.
 func (b *Broker) adopt(ctx context.Context, id, from string) adoptAnswer {
 	claim, err := b.claim(ctx, id)
 	if err != nil {
@@ -215,10 +215,10 @@ func (b *Broker) adopt(ctx context.Context, id, from string) adoptAnswer {
 	return adoptAnswer{}
 }
 
-// Kick ends a client's session at the wish of an administrator, and reports whether it was here.
+// Kick ends a client's session for an administrator, and reports whether it was here.
 func (b *Broker) Kick(id string) bool { return b.end(id, packets.ErrAdministrativeAction) }
 
-// discard gives a session up.
+// discard gives up a session.
 func (b *Broker) discard(id string) {
 	if b.end(id, packets.ErrSessionTakenOver) {
 		b.metrics.Discarded.Add(1)

@@ -93,7 +93,7 @@ func run(ctx context.Context, f flags) error {
 	return node.Run(ctx)
 }
 
-// environment looks variables up.
+// environment looks up variables.
 type environment map[string]string
 
 func environmentOf(environ []string) environment {
@@ -114,7 +114,7 @@ func (e environment) first(names ...string) string {
 	return ""
 }
 
-// resolve makes the node's configuration of flags, environment and files, in this order.
+// resolve makes the node's configuration from flags, environment and files, in this order.
 func (f flags) resolve(environ []string) (standin.Config, error) {
 	env := environmentOf(environ)
 	var level slog.Level
@@ -214,7 +214,7 @@ func (f *flags) byHand(base settings.Tree) {
 	}
 }
 
-// overrule puts what was said on the command line above everything else.
+// overrule gives what was said on the command line precedence over everything else.
 func (f *flags) overrule(top settings.Tree) {
 	if f.licence != "" {
 		top.Set(f.licence, "license", "key")

@@ -68,8 +68,8 @@ func (s *Service) donation() *Donation {
 	}
 }
 
-// PeerDown gives this node free when the coordinator is gone, and ends a rebalance that has lost a participant at
-// its next question.
+// PeerDown frees this node when the coordinator is gone. A rebalance that has lost a participant ends with its next
+// question.
 func (s *Service) PeerDown(node string) {
 	s.donor.mu.Lock()
 	lost := s.donor.coordinator == node

@@ -92,7 +92,7 @@ func (m *Machine) Options() Options { return m.options }
 // Stats is the progress as EMQX would tell it.
 func (m *Machine) Stats() Stats { return m.stats }
 
-// Due is when Step shall be called next; zero is never.
+// Due is when Step must be called next; zero is never.
 func (m *Machine) Due() time.Time { return m.due }
 
 // Start begins an evacuation. Until the health check wait is over clients are still accepted.

@@ -44,8 +44,8 @@ func clearSaved(dir string) error {
 	return nil
 }
 
-// load tells whether an evacuation was going on when the node stopped. A file that cannot be understood counts as
-// one with the defaults.
+// load reports whether an evacuation was running when the node stopped. A file that cannot be understood counts as one
+// with the defaults.
 func load(dir string) (Options, bool, error) {
 	o := Defaults()
 	data, err := os.ReadFile(evacuationFile(dir))

@@ -218,7 +218,7 @@ func (c *coordinator) setState(state Phase) {
 	c.s.cfg.Log.Info("rebalance", "state", state)
 }
 
-// run goes through the states and gives the donors back at the end, however it came.
+// run goes through the states. At the end, whatever the reason, it gives the donors back.
 func (c *coordinator) run(ctx context.Context) {
 	defer func() {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -291,7 +291,7 @@ func (c *coordinator) evict(ctx context.Context, conns bool) bool {
 	}
 }
 
-// note tells state and averages at once.
+// note sets the state and the averages together.
 func (c *coordinator) note(state Phase, donor **Float, d float64, goal **Float, g float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -278,7 +278,7 @@ func (s *Service) availableOf(ctx context.Context, nodes []string) map[string]bo
 	return available
 }
 
-// MoveSessions moves sessions one after the other, each to a recipient drawn by lot.
+// MoveSessions moves sessions one after the other, each to a random recipient.
 func (s *Service) MoveSessions(n int, recipients []string) {
 	s.moveSessions(s.cfg.Broker.SessionIDs(n, false), recipients)
 }

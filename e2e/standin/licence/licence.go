@@ -96,7 +96,7 @@ func (l *Licence) Info() Info {
 		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 25, 10, "Evaluation", "trial"
 	case Community:
 		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 10000000, 5, "Community", "default"
-	default:
+	case Official:
 		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 10000000, 1, "Local cluster", "default"
 		now := time.Now()
 		info.StartAt = now.Format(time.DateOnly)

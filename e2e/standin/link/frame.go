@@ -38,7 +38,7 @@ func (f frame) size() int { return frameHeaderBytes + len(f.topic) + len(f.body)
 
 func writeFrame(w *bufio.Writer, f frame) error {
 	if f.size() > maxFrameBytes || len(f.topic) > math.MaxUint8 {
-		return fmt.Errorf("frame %s of %d bytes: %w", f.topic, f.size(), errFrameTooLarge)
+		return fmt.Errorf("write a frame %s of %d bytes: %w", f.topic, f.size(), errFrameTooLarge)
 	}
 	var head [frameHeaderBytes]byte
 	binary.BigEndian.PutUint32(head[0:4], uint32(f.size()-4)) //nolint:gosec // checked above
@@ -64,12 +64,12 @@ func readFrame(r *bufio.Reader) (frame, error) {
 	}
 	length := int(binary.BigEndian.Uint32(head[0:4]))
 	if length > maxFrameBytes {
-		return frame{}, fmt.Errorf("frame of %d bytes: %w", length, errFrameTooLarge)
+		return frame{}, fmt.Errorf("read a frame of %d bytes: %w", length, errFrameTooLarge)
 	}
 	rest := length - (frameHeaderBytes - 4)
 	topicLen := int(head[13])
 	if rest < topicLen {
-		return frame{}, fmt.Errorf("frame of %d bytes with a topic of %d: %w", length, topicLen, io.ErrUnexpectedEOF)
+		return frame{}, fmt.Errorf("read a frame of %d bytes with a topic of %d: %w", length, topicLen, io.ErrUnexpectedEOF)
 	}
 	buf := make([]byte, rest)
 	if _, err := io.ReadFull(r, buf); err != nil {

@@ -222,7 +222,7 @@ func TestErrorsOfCalls(t *testing.T) {
 	require.ErrorIs(t, <-done, ErrPeerDown, "a call ends with its connection")
 }
 
-// frozen accepts a connection as a node, and then neither reads nor writes any more.
+// frozen accepts a connection as a node, and then reads and writes nothing.
 func frozen(t *testing.T, b *book, name, cookie string) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

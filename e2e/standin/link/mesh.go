@@ -31,8 +31,8 @@ type RemoteError struct {
 // Error gives the other node's text.
 func (e *RemoteError) Error() string { return e.Text }
 
-// Handler is what the mesh tells about. All methods may be called from several goroutines, but for one peer Up,
-// its casts and Down come one after the other, in the order in which they happened.
+// Handler is called with what happens in the mesh. All methods may be called from several goroutines, but for one peer,
+// Up, its casts and Down come one after the other, in the order in which they happened.
 type Handler interface {
 	// Admit reports whether the node may hold a lasting connection, that is whether it is a member.
 	Admit(node string) bool
@@ -40,7 +40,7 @@ type Handler interface {
 	Up(node string, incarnation int64)
 	// Down is called when the connection has ended.
 	Down(node string, incarnation int64, reason error)
-	// Cast delivers a message. It must not block: nothing else of this node is read meanwhile.
+	// Cast delivers a message. It must not block: until it returns nothing else is read from that node.
 	Cast(node, topic string, body []byte)
 	// Call answers a request, in a goroutine of its own. member is false for a node that only asks.
 	Call(ctx context.Context, node string, member bool, topic string, body []byte) ([]byte, error)

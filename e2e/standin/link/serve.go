@@ -280,8 +280,8 @@ func (m *Mesh) dial(ctx context.Context, node, purpose string) (*wire, hello, er
 	return w, theirs, nil
 }
 
-// heartbeatLoop tells the peers we live and ends connections to peers silent for too long. After this process has
-// itself been stopped for a while the peers' silence means nothing, so they are given a fresh start.
+// heartbeatLoop sends signs of life to the peers and ends connections to peers that were silent for too long. After
+// this process has itself been stopped for a while the peers' silence means nothing, so they are given a fresh start.
 func (m *Mesh) heartbeatLoop() {
 	defer m.wg.Done()
 	ticker := time.NewTicker(m.cfg.Heartbeat)

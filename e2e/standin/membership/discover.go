@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Discover finds the names of the nodes that shall form one cluster, this one among them or not.
+// Discover finds the names of the nodes that form one cluster. This node may be among them.
 type Discover func(ctx context.Context) ([]string, error)
 
-// Choice is what one round of discovery came to.
+// Choice is the result of one round of discovery.
 type Choice struct {
 	Target   string // the node to join; empty: none now
 	Complete bool   // this node is clustered and every discovered node is a member: no more rounds are needed

@@ -4,5 +4,5 @@
 // A member is remembered until it leaves or is made to leave, over restarts too. It is running while the connection
 // to it stands and it has announced that its applications run; a member that has run and does not any more is
 // stopped. Membership is a table of versioned entries that nodes exchange whenever they connect, the newer entry
-// winning, so that a node which was away hears of those who left meanwhile.
+// winning. So a node that was away learns who left in the meantime.
 package membership

@@ -54,7 +54,7 @@ func (h handler) Down(node string, _ int64, reason error) {
 	c.cfg.Apps.PeerDown(node)
 }
 
-// Cast takes the membership out and leaves the rest to the applications.
+// Cast handles what concerns the membership and leaves the rest to the applications.
 func (h handler) Cast(node, topic string, body []byte) {
 	if topic != topicState {
 		h.c.cfg.Apps.Cast(node, topic, body)
@@ -241,7 +241,7 @@ func (c *Cluster) ForceLeave(node string) error {
 	return nil
 }
 
-// Expelled reports whether a node this one remembers as a member answers that it is none.
+// Expelled reports whether a node that is remembered as a member answers that this node is not one.
 func (c *Cluster) Expelled(ctx context.Context) bool {
 	c.mu.Lock()
 	names := c.members.present()

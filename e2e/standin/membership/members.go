@@ -20,7 +20,7 @@ type entry struct {
 // table is the membership by node name.
 type table map[string]entry
 
-// merge takes over newer entries and tells whether anything changed.
+// merge adopts newer entries and reports whether anything changed.
 func (t table) merge(other table) bool {
 	changed := false
 	for name, theirs := range other {

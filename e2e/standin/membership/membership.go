@@ -43,7 +43,7 @@ type Apps interface {
 	PeerDown(node string)
 	Cast(node, topic string, body []byte)
 	Call(ctx context.Context, node, topic string, body []byte) ([]byte, error)
-	// Leave tells that this node has been forced out and is alone: its applications shall restart. It must not block.
+	// Leave says that this node has been forced out and is alone: its applications must restart. It must not block.
 	Leave()
 }
 
@@ -237,8 +237,8 @@ func (c *Cluster) CastRaw(node, topic string, body []byte, droppable bool) error
 	return c.mesh.Cast(node, topic, body, droppable)
 }
 
-// Call asks a node and decodes its answer into answer, which may be nil. Asking this node itself takes the same way
-// short of the wire.
+// Call asks a node and decodes its answer into answer, which may be nil. Asking this node itself works the same, without
+// the network.
 func (c *Cluster) Call(ctx context.Context, node, topic string, question, answer any) error {
 	body, err := json.Marshal(question)
 	if err != nil {

@@ -1,6 +1,6 @@
 // Command trimcrd makes the generated CRD small enough for a plain `kubectl apply`, which keeps a copy of the object in
 // an annotation of at most 256 KiB: descriptions of Kubernetes' own types are dropped below the field that holds them.
-// What this project's types say of their fields stays, for `kubectl explain`.
+// The descriptions of this project's own fields stay, for `kubectl explain`.
 package main
 
 import (

@@ -25,7 +25,7 @@ type Options struct {
 	Timestamps bool
 	// Stream restricts the output to "Stdout" or "Stderr"; empty or "All" for both.
 	Stream string
-	// Running reports whether the container runs still; it is asked while following.
+	// Running reports whether the container still runs; it is called while following.
 	Running func() bool
 }
 
@@ -43,7 +43,7 @@ func Read(ctx context.Context, path string, options Options, w io.Writer) error 
 		Follow: options.Follow, Timestamp: options.Timestamps,
 	}, runtime{running: options.Running}, stdout, stderr)
 	if err != nil {
-		return fmt.Errorf("reading the log %s: %w", path, err)
+		return fmt.Errorf("read the log %s: %w", path, err)
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func Tail(ctx context.Context, path string) string {
 	return string(raw)
 }
 
-// runtime is the little of a container runtime that the reader asks for.
+// runtime is the part of a container runtime that the reader needs.
 type runtime struct {
 	internalapi.RuntimeService
 	running func() bool

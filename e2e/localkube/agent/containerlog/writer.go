@@ -16,7 +16,7 @@ const (
 	maxFileBytes = 16 << 20
 	// lineBytes is the longest piece of a line written at once.
 	lineBytes = 16 << 10
-	// drainTimeout is how long output is waited for once the container has ended.
+	// drainTimeout is how long to wait for output once the container has ended.
 	drainTimeout = 2 * time.Second
 	timeFormat   = "2006-01-02T15:04:05.000000000Z07:00"
 )
@@ -41,11 +41,11 @@ type Writer struct {
 func Create(dir, container string, start int32) (*Writer, error) {
 	path := Path(dir, container, start)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("making the log directory: %w", err)
+		return nil, fmt.Errorf("make the log directory: %w", err)
 	}
 	for _, old := range []string{Path(dir, container, start-2), Path(dir, container, start-2) + ".1"} {
 		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("removing an old log: %w", err)
+			return nil, fmt.Errorf("remove an old log: %w", err)
 		}
 	}
 	w := &Writer{path: path}
@@ -58,11 +58,11 @@ func Create(dir, container string, start int32) (*Writer, error) {
 func (w *Writer) open() error {
 	file, err := os.OpenFile(w.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
+		return fmt.Errorf("open the log: %w", err)
 	}
 	info, err := file.Stat()
 	if err != nil {
-		return errors.Join(fmt.Errorf("opening the log: %w", err), file.Close())
+		return errors.Join(fmt.Errorf("open the log: %w", err), file.Close())
 	}
 	w.file, w.size = file, info.Size()
 	return nil
@@ -72,7 +72,7 @@ func (w *Writer) open() error {
 func (w *Writer) Pipe(stream string) (*os.File, error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("making a pipe: %w", err)
+		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
 	w.readers = append(w.readers, reader)
 	w.copies.Go(func() { w.copy(reader, stream) })
@@ -134,7 +134,7 @@ func (w *Writer) rotate() error {
 // there was one. The container must have ended.
 func (w *Writer) Close() error {
 	for _, reader := range w.readers {
-		// Whoever holds the other end still is no part of the container any more.
+		// A process that still holds the other end is no longer part of the container.
 		if err := reader.SetReadDeadline(time.Now().Add(drainTimeout)); err != nil && !errors.Is(err, os.ErrNoDeadline) {
 			w.failed = errors.Join(w.failed, err)
 		}

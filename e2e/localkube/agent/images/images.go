@@ -30,7 +30,7 @@ func Validate(row state.ImageRow) error {
 		return errors.New("an image row is PATTERN=COMMAND and neither may be empty")
 	}
 	if _, err := path.Match(row.Pattern, ""); err != nil {
-		return fmt.Errorf("image pattern %q: %w", row.Pattern, err)
+		return fmt.Errorf("read image pattern %q: %w", row.Pattern, err)
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func Resolve(rows []state.ImageRow, image string) (state.ImageRow, error) {
 		"the local cluster's image table has no row for image %q; add one with `cluster up --image 'PATTERN=COMMAND'`", image)
 }
 
-// checkProgram looks for the command's program when it can be told without being a shell.
+// checkProgram looks for the command's program, unless only a shell could tell which it is.
 func checkProgram(row state.ImageRow, image string) error {
 	program := firstWord(row.Command)
 	if program == "" {

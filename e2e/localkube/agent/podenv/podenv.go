@@ -1,4 +1,4 @@
-// Package podenv works out a container's environment, command and arguments from the pod's specification as the
+// Package podenv computes a container's environment, command and arguments from the pod's specification as the
 // kubelet does, without the variables that name Services.
 package podenv
 
@@ -192,7 +192,7 @@ func (b *builder) configMap(ctx context.Context, name string, optional *bool) (*
 func absent(err error, optional *bool, kind, name string) error {
 	switch {
 	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("reading %s %q: %w", kind, name, err)
+		return fmt.Errorf("read %s %q: %w", kind, name, err)
 	case isOptional(optional):
 		return nil
 	default:

@@ -124,7 +124,7 @@ func TestBuildSaysWhatIsMissing(t *testing.T) {
 		{reason: "no key in it either", value: configMapKey("c", "absent", nil), message: "couldn't find key absent in ConfigMap shop/c", config: true},
 		{reason: "no such field", value: field("status.phase"), message: "field status.phase of the pod", config: true},
 		{reason: "the API fails, which says nothing about the Secret", source: objects{broken: true}, value: secretKey("s", "key", nil),
-			message: `reading secret "s": the API does not answer`},
+			message: `read secret "s": the API does not answer`},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
 			if c.source == nil {

@@ -1,4 +1,4 @@
-// Package podstatus works out a pod's phase and conditions from its containers' statuses, as the kubelet does. It only
+// Package podstatus computes a pod's phase and conditions from its containers' statuses, as the kubelet does. It only
 // computes: no clock, no network.
 package podstatus
 
@@ -70,7 +70,7 @@ func withTimes(condition corev1.PodCondition, in Input) corev1.PodCondition {
 	return condition
 }
 
-// Phase works the phase out.
+// Phase computes the phase.
 func Phase(in Input) corev1.PodPhase {
 	// A pod that has ended stays so.
 	if p := in.Pod.Status.Phase; p == corev1.PodSucceeded || p == corev1.PodFailed {

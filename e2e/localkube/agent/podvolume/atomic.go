@@ -76,7 +76,7 @@ func (p payload) writeFiles(dir string) error {
 		if err := os.WriteFile(path, f.content, f.mode); err != nil {
 			return err
 		}
-		// The process' umask must not take anything away.
+		// The umask of this process must not remove any bits.
 		if err := os.Chmod(path, f.mode); err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func (p payload) writeFiles(dir string) error {
 	return nil
 }
 
-// linkTop makes a link for every first path element and removes those that are not needed any more.
+// linkTop makes a link for every first path element and removes links that are no longer needed.
 func (p payload) linkTop(dir string) error {
 	wanted := map[string]bool{}
 	for name := range p {

@@ -14,16 +14,16 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/agent/podenv"
 )
 
-// Mount makes the container's root anew, with its volumes in their places, and returns it. What the container wrote
-// outside of volumes before is gone, as after the restart of a real one.
+// Mount makes a new root for the container, with its volumes in their places, and returns it. What the container wrote
+// outside of volumes is gone, as after the restart of a real container.
 func (v *Volumes) Mount(pod *corev1.Pod, container *corev1.Container, env map[string]string) (root string, err error) {
 	root = v.Root(container.Name)
 	// RemoveAll removes the links and not what they lead to.
 	if err := os.RemoveAll(root); err != nil {
-		return "", fmt.Errorf("clearing the container's root: %w", err)
+		return "", fmt.Errorf("clear the container's root: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "tmp"), 0o750); err != nil {
-		return "", fmt.Errorf("making the container's root: %w", err)
+		return "", fmt.Errorf("make the container's root: %w", err)
 	}
 	mounts := slices.Clone(container.VolumeMounts)
 	// Outer mounts first.
@@ -32,7 +32,7 @@ func (v *Volumes) Mount(pod *corev1.Pod, container *corev1.Container, env map[st
 	})
 	for i := range mounts {
 		if err := v.mount(pod, root, &mounts[i], env); err != nil {
-			return "", fmt.Errorf("mounting volume %q at %s: %w", mounts[i].Name, mounts[i].MountPath, err)
+			return "", fmt.Errorf("mount volume %q at %s: %w", mounts[i].Name, mounts[i].MountPath, err)
 		}
 	}
 	return root, makeMessageFile(root, container.TerminationMessagePath)
@@ -44,10 +44,10 @@ func makeMessageFile(root, path string) error {
 	}
 	full := filepath.Join(root, path)
 	if err := os.MkdirAll(filepath.Dir(full), 0o750); err != nil {
-		return fmt.Errorf("making the place of the termination message: %w", err)
+		return fmt.Errorf("make the place of the termination message: %w", err)
 	}
 	if err := os.WriteFile(full, nil, 0o600); err != nil {
-		return fmt.Errorf("making the place of the termination message: %w", err)
+		return fmt.Errorf("make the place of the termination message: %w", err)
 	}
 	return nil
 }

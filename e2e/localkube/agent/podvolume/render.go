@@ -16,7 +16,7 @@ import (
 // defaultMode is that of the API for all volumes made of files.
 const defaultMode = 0o644
 
-// render works out what a volume holds.
+// render computes what a volume holds.
 func (v *Volumes) render(
 	ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, addresses podenv.Addresses,
 ) (payload, error) {
@@ -88,7 +88,7 @@ func (r *renderer) secret(ctx context.Context, name string, items []corev1.KeyTo
 		return podenv.NewConfigError("secret %q not found", name)
 	}
 	if err != nil {
-		return fmt.Errorf("reading secret %q: %w", name, err)
+		return fmt.Errorf("read secret %q: %w", name, err)
 	}
 	return r.keys("secret "+name, secret.Data, items, optional(flag), fileMode)
 }
@@ -102,7 +102,7 @@ func (r *renderer) configMap(ctx context.Context, name string, items []corev1.Ke
 		return podenv.NewConfigError("configmap %q not found", name)
 	}
 	if err != nil {
-		return fmt.Errorf("reading configmap %q: %w", name, err)
+		return fmt.Errorf("read configmap %q: %w", name, err)
 	}
 	data := map[string][]byte{}
 	for key, value := range configMap.Data {
@@ -166,7 +166,7 @@ func (r *renderer) token(ctx context.Context, projection *corev1.ServiceAccountT
 	if !has || !now.Before(cached.refresh) {
 		token, expires, err := r.volumes.tokens.Token(ctx, r.pod, projection.Audience, seconds)
 		if err != nil {
-			return fmt.Errorf("failed to fetch token: %w", err)
+			return fmt.Errorf("fetch a token: %w", err)
 		}
 		cached = cachedToken{token: token, refresh: now.Add(expires.Sub(now) * 4 / 5)}
 		if cached.refresh.Before(now.Add(time.Second)) {

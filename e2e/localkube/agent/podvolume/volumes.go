@@ -103,7 +103,7 @@ func (v *Volumes) Root(container string) string {
 // Remove deletes everything of the pod.
 func (v *Volumes) Remove() error {
 	if err := os.RemoveAll(v.dir); err != nil {
-		return fmt.Errorf("removing the pod's directory: %w", err)
+		return fmt.Errorf("remove the pod's directory: %w", err)
 	}
 	return nil
 }

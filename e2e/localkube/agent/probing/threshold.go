@@ -44,7 +44,7 @@ func NewThreshold(kind Kind, probe *corev1.Probe) *Threshold {
 	return t
 }
 
-// Observe takes a result in and returns the verdict. reached is true when this result confirms or changes the verdict
+// Observe counts a result and returns the verdict. reached is true when this result confirms or changes the verdict
 // because enough of its kind have come in a row.
 func (t *Threshold) Observe(success bool) (verdict Verdict, reached bool) {
 	if t.counted && t.lastSuccess == success {

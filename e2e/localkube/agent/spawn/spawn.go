@@ -67,7 +67,7 @@ type Spec struct {
 	ContainerID string
 	// Args are the program, which must be a path, and its arguments.
 	Args []string
-	// Env is the whole environment but for the container's id.
+	// Env is the whole environment, without the container's id.
 	Env []string
 	// Dir is the working directory.
 	Dir string
@@ -126,7 +126,7 @@ func (s *Spawner) Start(spec Spec) (*Process, error) {
 	id, err := proc.Identify(command.Process.Pid)
 	if err != nil {
 		// It cannot be gone: it has not been waited for.
-		return nil, errors.Join(fmt.Errorf("identifying the new process: %w", err), command.Process.Kill(), command.Wait())
+		return nil, errors.Join(fmt.Errorf("identify the new process: %w", err), command.Process.Kill(), command.Wait())
 	}
 	p.ID = id
 	s.running.Go(func() { p.wait(command) })
@@ -197,7 +197,7 @@ const outputLimitBytes = 10 << 10
 func (s *Spawner) Run(ctx context.Context, spec Spec) (output string, code int, err error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
-		return "", 0, fmt.Errorf("making a pipe: %w", err)
+		return "", 0, fmt.Errorf("make a pipe: %w", err)
 	}
 	defer func() { _ = reader.Close() }()
 	spec.Stdout, spec.Stderr = writer, writer
