@@ -35,6 +35,8 @@ type Config struct {
 	// MessagesPerSecond is how many messages are sent a second, by all clients together; zero means 100, less than zero
 	// none.
 	MessagesPerSecond int
+	// ReturnDelay is how long a client that was cut off waits before it comes back; zero is up to a quarter of a second.
+	ReturnDelay time.Duration
 	// Steady is how long the load runs before the change; zero means three seconds.
 	Steady time.Duration
 	// UpgradeLimit is how long the upgrade may take before the run is given up; zero means ten minutes.

@@ -178,7 +178,7 @@ func (r *run) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.load, err = load.New(load.Config{Address: address, Clients: r.config.Clients, MessagesPerSecond: r.config.MessagesPerSecond})
+	r.load, err = load.New(load.Config{Address: address, Clients: r.config.Clients, MessagesPerSecond: r.config.MessagesPerSecond, ReturnDelay: r.config.ReturnDelay})
 	if err != nil {
 		return err
 	}

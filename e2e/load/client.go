@@ -40,8 +40,11 @@ const (
 	firstDelay, maxDelay = 250 * time.Millisecond, 10 * time.Second
 )
 
-// backoff is full jitter over a delay that doubles.
-func backoff(attempt int) time.Duration {
+// backoff is full jitter over a delay that doubles or, for slow clients, the delay that all of them have.
+func (l *Load) backoff(attempt int) time.Duration {
+	if l.config.ReturnDelay > 0 && attempt == 0 {
+		return l.config.ReturnDelay
+	}
 	ceiling := min(maxDelay, firstDelay<<min(attempt, 10))
 	return rand.N(ceiling) //nolint:gosec // Jitter needs no secrecy.
 }
@@ -64,7 +67,7 @@ func (l *Load) connect(ctx context.Context, c *client) error {
 			connect.Properties.ReceiveMaximum = ptr.To(receiveMaximum)
 			return connect, nil
 		},
-		CleanStartOnInitialConnection: true, ReconnectBackoff: backoff, ConnectTimeout: connectTimeout,
+		CleanStartOnInitialConnection: true, ReconnectBackoff: l.backoff, ConnectTimeout: connectTimeout,
 		OnConnectionUp: func(manager *autopaho.ConnectionManager, connack *paho.Connack) {
 			if !first && !connack.SessionPresent {
 				c.resets.Add(1)

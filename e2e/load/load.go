@@ -20,6 +20,8 @@ type Config struct {
 	MessagesPerSecond int
 	// ConnectsPerSecond is how many clients connect a second at the start; zero means 500.
 	ConnectsPerSecond int
+	// ReturnDelay is how long a client that was cut off waits before it comes back; zero is up to a quarter of a second.
+	ReturnDelay time.Duration
 	// Prefix begins the client ids and topics, so that several loads do not meet; empty means "load".
 	Prefix string
 }
@@ -43,6 +45,9 @@ type Sample struct {
 	At        time.Time `json:"at"`
 	Connected int       `json:"connected"`
 }
+
+// ReturnDelay is how long a client that was cut off waits before it comes back; zero is up to a quarter of a second.
+func (l *Load) ReturnDelay() time.Duration { return l.config.ReturnDelay }
 
 // sampleInterval is how often connected clients are counted.
 const sampleInterval = 100 * time.Millisecond

@@ -50,6 +50,7 @@ compares what it measured with the limits, and fails when one is missed. The clu
 	flags.IntVar(&config.Clients, "clients", 3000, "number of MQTT clients")
 	flags.IntVar(&config.MessagesPerSecond, "rate", 100, "messages a second, by all clients together")
 	flags.Int32Var(&config.ConnEvictRate, "conn-evict-rate", 0, "clients to move a second (default: what the sample says)")
+	flags.DurationVar(&config.ReturnDelay, "return-delay", 0, "how long a client that was cut off waits before it comes back (default: up to a quarter of a second)")
 	flags.StringVar(&config.Record, "record", "", "write the time series of the run to this file, for `cluster graph`")
 	flags.StringVar(&config.Manifests, "manifests", "", "directory of the operator's manifests (default: found in the working directory or beside this program)")
 	return command

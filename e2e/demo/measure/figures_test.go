@@ -14,9 +14,9 @@ import (
 func good() Figures {
 	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f := Figures{
-		From: "aaa", To: "bbb", Clients: 3000, ClientsBack: 3000, MessagesAcknowledged: 20000, MaxDisconnects: 1, MaxAway: 260,
+		From: "aaa", To: "bbb", Clients: 3000, ClientsBack: 3000, MessagesAcknowledged: 20000, MaxDisconnects: 1, MaxAway: 360, Limit: 300,
 		LowestShare: 0.913, ConnEvictRate: 200, EvacuationsSeen: 30, Table: "NAME      STATUS   AGE\nemqx-ee   Ready    2m\n",
-		Patched: begin, Ready: begin.Add(50 * time.Second),
+		Patched: begin, Ready: begin.Add(46 * time.Second),
 		Floor: Floor{SlowestStartSeconds: 5, InitialDelaySeconds: 10, EvictionSeconds: 15, WaitTakeoverSeconds: 10},
 	}
 	for i, phase := range []v2beta1.Phase{"Done", "Pending", "Provisioning", "Switching", "Evacuating", "ScalingDown", "Done"} {
@@ -41,9 +41,13 @@ func TestLimits(t *testing.T) {
 		{"no message at all proves nothing", func(f *Figures) { f.MessagesAcknowledged = 0 }, []string{"messages lost"}},
 		{"a repeated message is told, no more", func(f *Figures) { f.MessagesRepeated = 7 }, nil},
 		{"a client disconnected twice", func(f *Figures) { f.MaxDisconnects = 2 }, []string{"most disconnects of a client"}},
-		{"more than 1.3 times the rate away", func(f *Figures) { f.MaxAway = 261 }, []string{"most clients away at once"}},
-		{"a deep dip at a gentle rate", func(f *Figures) { f.LowestShare = 0.89 }, []string{"lowest share connected"}},
-		{"a deep dip at a rate that allows it", func(f *Figures) { f.ConnEvictRate, f.LowestShare = 1000, 0.6 }, nil},
+		{"more than 1.2 times the limit away", func(f *Figures) { f.MaxAway = 361 }, []string{"most clients away at once"}},
+		{"a deep dip, at any rate", func(f *Figures) { f.ConnEvictRate, f.LowestShare = 1000, 0.87 }, []string{"lowest share connected"}},
+		{"a deep dip where the user allows it", func(f *Figures) { f.Limit, f.LowestShare = 1500, 0.6 }, nil},
+		{"on a starved machine speed is shown and not judged", func(f *Figures) {
+			f.LongestGapSeconds, f.MaxAway, f.LowestShare, f.Ready = 1, 900, 0.7, f.Patched.Add(time.Hour)
+		}, nil},
+		{"a lost message is judged there, too", func(f *Figures) { f.LongestGapSeconds, f.MessagesLost = 1, 1 }, []string{"messages lost"}},
 		{"a phase that comes again", func(f *Figures) {
 			f.States = append(f.States[:5:5], append([]StateChange{{State: "Switching"}}, f.States[5:]...)...)
 		}, []string{"STATUS"}},
@@ -54,7 +58,7 @@ func TestLimits(t *testing.T) {
 		{"no evacuation was seen", func(f *Figures) { f.EvacuationsSeen = 0 }, []string{"keys of nodeEvacuationsStatus"}},
 		{"a stopped member is left", func(f *Figures) { f.Leftovers = []string{"member x (stopped)"} }, []string{"old pods, sets and members left"}},
 		{"another table", func(f *Figures) { f.Table = "NAME   AGE\nemqx-ee   2m\n" }, []string{"kubectl get emqx"}},
-		{"a quarter longer than the floor", func(f *Figures) { f.Ready = f.Patched.Add(50*time.Second + time.Millisecond) }, []string{"time from patch to Ready"}},
+		{"more than 15 % longer than the floor", func(f *Figures) { f.Ready = f.Patched.Add(46*time.Second + time.Millisecond) }, []string{"time from patch to Ready"}},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			f := good()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
@@ -107,6 +108,7 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 		From: u.before.Status.CoreNodesStatus.CurrentRevision, To: emqx.Status.CoreNodesStatus.UpdateRevision, Clients: u.clients,
 		MessagesAcknowledged: drained.Acked, MessagesLost: drained.Lost, MessagesRepeated: drained.Repeated,
 		MaxDisconnects: drained.MaxDisconnects, SessionsLost: drained.SessionsLost, MaxAway: drained.MaxAway,
+		Limit:         limitOf(emqx, u.clients),
 		ConnEvictRate: emqx.Spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate,
 		States:        u.observer.Since(u.patched), Patched: u.patched, Ready: u.ready,
 		EvacuationsSeen: u.keysSeen, EvacuationKeysMissing: u.keysMissing,
@@ -146,13 +148,35 @@ func dip(samples []load.Sample, patched time.Time, clients int) (lowestShare, lo
 	return lowestShare, longestGapSeconds
 }
 
-// floor is the shortest time in which the upgrade could be done.
+// limitOf is how many clients may be away at once.
+func limitOf(emqx *v2beta1.EMQX, clients int) int {
+	limit := intstr.FromString("10%")
+	if asked := emqx.Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients; asked != nil {
+		limit = *asked
+	}
+	value, err := intstr.GetScaledValueFromIntOrPercent(&limit, clients, true)
+	if err != nil {
+		return 1
+	}
+	return max(1, value)
+}
+
+// fastest is the part of the limit that may be evicted a second when clients are back at once.
+const fastest = 0.9
+
+// floor is the shortest time in which the upgrade could be done: no faster than the rate, than clients may be away, and
+// than they come back.
 func (u *Upgrade) floor(emqx *v2beta1.EMQX) Floor {
 	strategy := &emqx.Spec.UpdateStrategy
 	eviction := &strategy.EvacuationStrategy
+	limit := float64(limitOf(emqx, u.clients))
+	rate := min(float64(max(1, eviction.ConnEvictRate)), max(1, fastest*limit))
+	if delay := u.load.ReturnDelay().Seconds(); delay > 0 {
+		rate = min(rate, limit/delay)
+	}
 	f := Floor{
 		InitialDelaySeconds: float64(strategy.InitialDelaySeconds), WaitTakeoverSeconds: float64(eviction.WaitTakeover),
-		EvictionSeconds: float64(u.clients) / float64(max(1, eviction.ConnEvictRate)),
+		EvictionSeconds: float64(u.clients) / rate, EvictionRate: rate,
 		SessionsSeconds: float64(u.observer.sessionsToMove()) / float64(max(1, eviction.SessEvictRate)),
 	}
 	for _, pod := range u.observer.present() {

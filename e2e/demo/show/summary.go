@@ -42,7 +42,7 @@ func Summary(out io.Writer, f *measure.Figures) error {
 	}{
 		{"slowest new pod's start", floor.SlowestStartSeconds},
 		{"initialDelaySeconds", floor.InitialDelaySeconds},
-		{fmt.Sprintf("%s clients ÷ %s", measure.Count(f.Clients), measure.Count(f.ConnEvictRate)), floor.EvictionSeconds},
+		{fmt.Sprintf("%s clients ÷ %.0f", measure.Count(f.Clients), floor.EvictionRate), floor.EvictionSeconds},
 		{"waitTakeover", floor.WaitTakeoverSeconds},
 		{"sessions left ÷ sessEvictRate", floor.SessionsSeconds},
 		{"together", floor.Total()},
