@@ -67,7 +67,7 @@ func (w *simWorld) checkSwitch(service, revision string) {
 			node := w.nodes[w.nodeName(pod.Name)]
 			// A node may have died since the operator asked it last.
 			lately := node != nil && node.dead && w.now().Sub(node.diedAt) < oldestView
-			if metav1.IsControlledBy(&pod, &set) && conditionOf(pod, v2beta1.ConditionOnServing) && node != nil && (node.joined || lately) {
+			if metav1.IsControlledBy(&pod, &set) && conditionOf(pod, v2beta1.ConditionOnServing) && node != nil && (node.joined || lately || w.vouches(node)) {
 				ready++
 			}
 		}
@@ -78,6 +78,16 @@ func (w *simWorld) checkSwitch(service, revision string) {
 			w.violate("Service %s was pointed at a set that is not marked as serving", service)
 		}
 	}
+}
+
+// vouches reports whether a node is alone in its cluster, so that there is nothing to join.
+func (w *simWorld) vouches(node *simNode) bool {
+	for _, other := range w.nodes {
+		if other != node && !other.dead {
+			return false
+		}
+	}
+	return node.up(w.now())
 }
 
 // leadsToOnly reports whether all ready endpoints of a Service are pods of the revision.
@@ -109,8 +119,12 @@ func (w *simWorld) checkStart(n *simNode, evacuation emqx.Evacuation) {
 	strategy := w.resource().Spec.UpdateStrategy.EvacuationStrategy
 	var conn, sess int32
 	for _, other := range w.nodes {
-		if other.evac != nil && !other.dead && w.sessions(other) > 0 {
-			conn, sess = conn+other.evac.conn, sess+other.evac.sess
+		if other.evac == nil || other.dead || w.sessions(other) == 0 {
+			continue
+		}
+		sess += other.evac.sess
+		if other.evac.state == emqx.StateEvictingConns || other.evac.state == emqx.StateWaitingHealthCheck {
+			conn += other.evac.conn
 		}
 	}
 	if conn > strategy.ConnEvictRate || sess > strategy.SessEvictRate {
@@ -162,13 +176,13 @@ func (w *simWorld) checkAway() {
 	}
 	// Who was away when the clients were counted may come back unseen.
 	limit := w.limit(len(w.clients))
-	if upgrade := w.resource().Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
-		limit += max(0, all-int(upgrade.ClientsTotal))
-	}
 	if away <= limit {
-		w.excused = 0
+		w.excused, w.uncounted = 0, 0
 	}
-	limit += w.excused
+	if upgrade := w.resource().Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
+		w.uncounted = max(w.uncounted, all-int(upgrade.ClientsTotal))
+	}
+	limit += w.excused + w.uncounted
 	w.mostAway = max(w.mostAway, float64(away)/float64(limit))
 	if away > limit {
 		w.violate("%d clients of %d are away, of %d allowed", away, all, limit)

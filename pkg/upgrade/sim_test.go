@@ -81,6 +81,7 @@ type simWorld struct {
 	strangers map[types.UID]bool // Pods that a stranger deleted.
 	outage    time.Time          // Since when nobody is led to anybody although somebody could be; zero for not.
 	excused   int                // Clients that nodes evicted which nobody could stop.
+	uncounted int                // Clients that were away when they were counted.
 	mostAway  float64            // The most clients that were away at once, of those that may be.
 
 	operator  *simOperator

@@ -106,13 +106,18 @@ func seenFor(s Snapshot, beat time.Time) time.Duration {
 	return s.Now.Sub(beat)
 }
 
-// nextLook is when the pace must be judged again: when the next look at the nodes is late.
+// nextLook is when the pace must be judged again: when the next look at the nodes is late, and again for every further look
+// that does not come.
 func nextLook(s Snapshot) time.Duration {
 	_, beat := liveClients(s)
-	if late := evacuate.LateAfter - seenFor(s, beat); late > 0 {
-		return late
+	late := seenFor(s, beat) - evacuate.LateAfter
+	if beat.IsZero() {
+		return time.Second
 	}
-	return time.Second
+	if late < 0 {
+		return -late
+	}
+	return time.Second - late%time.Second
 }
 
 // clientsAway is the reason of a hold because too many clients are away.
