@@ -52,6 +52,7 @@ func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
 				v2beta1.AnnotationServicePorts: string(ports),
 				v2beta1.AnnotationConfigHash:   set.ConfigHash,
 				v2beta1.AnnotationNodeCount:    strconv.Itoa(int(set.Replicas)),
+				v2beta1.AnnotationReplicas:     strconv.Itoa(int(set.Replicas)),
 				AnnotationIntent:               set.Intent,
 			}),
 			OwnerReferences: []metav1.OwnerReference{*ownerReference(emqx)},

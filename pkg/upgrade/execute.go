@@ -123,7 +123,9 @@ func (e *executor) doSet(ctx context.Context, s machine.Snapshot, action machine
 		return e.createSet(ctx, s, a)
 	case machine.ScaleSet:
 		return e.applySet(ctx, s, FieldManager, a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
-			WithAnnotations(map[string]string{v2beta1.AnnotationNodeCount: strconv.Itoa(int(a.NodeCount))}).
+			WithAnnotations(map[string]string{
+				v2beta1.AnnotationNodeCount: strconv.Itoa(int(a.NodeCount)), v2beta1.AnnotationReplicas: strconv.Itoa(int(a.Replicas)),
+			}).
 			WithSpec(applyapps.StatefulSetSpec().WithReplicas(a.Replicas)))
 	case machine.RelabelSet:
 		return e.applySet(ctx, s, FieldManager+"-labels", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
@@ -271,6 +273,7 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 		v2beta1.AnnotationConfigHash:   a.ConfigHash,
 		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339Nano),
 		v2beta1.AnnotationNodeCount:    strconv.Itoa(int(a.NodeCount)),
+		v2beta1.AnnotationReplicas:     strconv.Itoa(int(a.NodeCount)),
 		resources.AnnotationIntent:     a.Intent,
 	}))
 }

@@ -143,10 +143,8 @@ func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Conf
 	if object.Spec.Replicas != nil {
 		set.Replicas = *object.Spec.Replicas
 	}
-	set.NodeCount = set.Replicas
-	if count, err := strconv.ParseInt(object.Annotations[v2beta1.AnnotationNodeCount], 10, 32); err == nil {
-		set.Asked, set.NodeCount = int32(count), max(set.NodeCount, int32(count))
-	}
+	set.Asked = number(object, v2beta1.AnnotationReplicas)
+	set.NodeCount = max(set.Replicas, number(object, v2beta1.AnnotationNodeCount))
 	if since, ok := object.Annotations[v2beta1.AnnotationServingSince]; ok {
 		var err error
 		if set.ServingSince, err = time.Parse(time.RFC3339Nano, since); err != nil {
@@ -160,6 +158,15 @@ func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Conf
 	}
 	readTemplate(&set, object.Spec.Template.Spec)
 	return set
+}
+
+// number is what an annotation says; zero when it is no number.
+func number(object metav1.Object, annotation string) int32 {
+	value, err := strconv.ParseInt(object.GetAnnotations()[annotation], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int32(value)
 }
 
 // readTemplate takes over what a set was made with.

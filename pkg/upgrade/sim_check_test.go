@@ -177,10 +177,10 @@ func (w *simWorld) checkAway() {
 	// Who was away when the clients were counted may come back unseen.
 	limit := w.limit(len(w.clients))
 	if away <= limit {
-		w.excused, w.uncounted = 0, 0
+		w.excused = 0
 	}
 	if upgrade := w.resource().Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
-		w.uncounted = max(w.uncounted, all-int(upgrade.ClientsTotal))
+		w.uncounted = max(0, all-int(upgrade.ClientsTotal))
 	}
 	limit += w.excused + w.uncounted
 	w.mostAway = max(w.mostAway, float64(away)/float64(limit))

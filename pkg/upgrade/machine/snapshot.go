@@ -116,7 +116,7 @@ type Set struct {
 	Replicas int32
 	// NodeCount is the largest number of nodes that it ever had.
 	NodeCount int32
-	// Asked is the number of pods that this operator asked for at most; zero when it is not known.
+	// Asked is the number of pods that this operator asked for last; zero when it is not known.
 	Asked int32
 	// ServingSince is when it was last about to serve; zero for never.
 	ServingSince time.Time

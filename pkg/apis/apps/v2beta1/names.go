@@ -31,6 +31,8 @@ const (
 	AnnotationConfigHash = "apps.emqx.io/config-hash"
 	// AnnotationNodeCount is the largest number of nodes that the set ever had: those whose names EMQX may know.
 	AnnotationNodeCount = "apps.emqx.io/node-count"
+	// AnnotationReplicas is the number of pods that the operator asked for last.
+	AnnotationReplicas = "apps.emqx.io/replicas"
 )
 
 // ConditionOnServing is the readiness gate of the pods: True once another member of the cluster has seen the pod's node
