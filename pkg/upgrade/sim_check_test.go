@@ -161,9 +161,6 @@ const unsupervised = 8 * time.Second
 // checkAway is invariant 12 by the clients themselves: never more of those that the broker told to go are away at once than
 // may be. While there is no operator, or it has just begun, nobody follows them.
 func (w *simWorld) checkAway() {
-	if w.operator.dead || w.now().Sub(w.operator.began) < unsupervised {
-		return
-	}
 	away, all := 0, 0
 	for _, c := range w.clients {
 		if c.gone {
@@ -183,6 +180,9 @@ func (w *simWorld) checkAway() {
 		w.uncounted = max(0, all-int(upgrade.ClientsTotal))
 	}
 	limit += w.excused + w.uncounted
+	if w.operator.dead || w.now().Sub(w.operator.began) < unsupervised {
+		return
+	}
 	w.mostAway = max(w.mostAway, float64(away)/float64(limit))
 	if away > limit {
 		w.violate("%d clients of %d are away, of %d allowed", away, all, limit)
