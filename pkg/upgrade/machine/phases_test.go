@@ -459,6 +459,12 @@ func TestGuards(t *testing.T) {
 		paused  bool
 	}{
 		{"a configuration that cannot be read", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.ConfigError = errors.New("line 1") }), v2beta1.PhaseEvacuating, "InvalidConfig", false},
+		{"something else has a name that is needed", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) {
+			s.Taken = []Taken{{Kind: "Service", Name: "e-listeners", Owner: "Deployment web"}}
+		}), v2beta1.PhaseEvacuating, "NameTaken", false},
+		{"what a deleted resource of this name left goes by itself", upgrading(v2beta1.PhaseDone, func(s *Snapshot) {
+			s.Taken, s.CookieSecret = []Taken{{Kind: "Secret", Name: "e-node-cookie", Owner: "EMQX e", Former: true}}, Unavailable
+		}), v2beta1.PhaseDone, "", false},
 		{"the cookie of nodes that run is lost", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.CookieSecret = Missing }), v2beta1.PhaseEvacuating, "CookieLost", false},
 		{"replicants", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.ReplicantTemplate = &v2beta1.EMQXReplicantTemplate{} })), v2beta1.PhaseDone, "Unsupported", false},
 		{"volumes", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) {

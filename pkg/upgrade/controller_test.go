@@ -1,0 +1,77 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+)
+
+func TestPanicInASyncIsAnErrorOfItsKey(t *testing.T) {
+	c := &Controller{metrics: newMetrics(prometheus.NewRegistry())}
+	result, _, err := c.guarded(func() (string, time.Duration, error) { panic("a bug") })
+	require.Equal(t, "error", result)
+	require.ErrorContains(t, err, "the operator has a bug: a bug")
+	require.EqualValues(t, 1, testutil.ToFloat64(c.metrics.panics.WithLabelValues("sync")))
+}
+
+// TestBackoff: an event of Kubernetes ends the wait and not the memory of failures.
+func TestBackoff(t *testing.T) {
+	name, now := cache.ObjectName{Namespace: "n", Name: "e"}, time.Now()
+	b := newBackoff()
+	wait, failed := b.left(name, now)
+	require.Zero(t, wait)
+	require.False(t, failed)
+	require.Equal(t, minFailureDelay, b.failed(name, now))
+	require.Equal(t, 2*minFailureDelay, b.failed(name, now))
+	wait, failed = b.left(name, now)
+	require.Equal(t, 2*minFailureDelay, wait)
+	require.True(t, failed)
+	b.cut(name)
+	wait, failed = b.left(name, now)
+	require.Zero(t, wait)
+	require.True(t, failed)
+	for range 20 {
+		b.failed(name, now)
+	}
+	require.Equal(t, maxFailureDelay, b.failed(name, now), "a key is never dropped")
+	b.forget(name)
+	_, failed = b.left(name, now)
+	require.False(t, failed)
+}
+
+// TestFailingKeysLeaveWorkers: half of the workers look at keys that failed before, at most.
+func TestFailingKeysLeaveWorkers(t *testing.T) {
+	var s slots
+	require.True(t, s.enter(4))
+	require.True(t, s.enter(4))
+	require.False(t, s.enter(4))
+	s.leave()
+	require.True(t, s.enter(4))
+	var one slots
+	require.True(t, one.enter(1), "one worker works on all")
+}
+
+func TestRefusalsThatOnlyAPersonCanMend(t *testing.T) {
+	services := schema.GroupResource{Resource: "services"}
+	for _, test := range []struct {
+		err   error
+		final bool
+	}{
+		{apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, "e", nil), true},
+		{apierrors.NewForbidden(services, "e", errors.New("exceeded quota")), true},
+		{fmt.Errorf("secret %q: %w", "keys", errMissingReference), true},
+		{apierrors.NewConflict(services, "e", errors.New("it has changed")), false},
+		{apierrors.NewInternalError(errors.New("webhook timed out")), false},
+		{errors.New("connection refused"), false},
+	} {
+		require.Equal(t, test.final, final(fmt.Errorf("apply Service n/e: %w", test.err)), test.err)
+	}
+}
