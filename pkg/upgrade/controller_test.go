@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -15,11 +14,20 @@ import (
 )
 
 func TestPanicInASyncIsAnErrorOfItsKey(t *testing.T) {
-	c := &Controller{metrics: newMetrics(prometheus.NewRegistry())}
+	registry := prometheus.NewRegistry()
+	c := &Controller{metrics: newMetrics(registry)}
 	result, _, err := c.guarded(func() (string, time.Duration, error) { panic("a bug") })
 	require.Equal(t, "error", result)
 	require.ErrorContains(t, err, "the operator has a bug: a bug")
-	require.EqualValues(t, 1, testutil.ToFloat64(c.metrics.panics.WithLabelValues("sync")))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == metricsPrefix+"panics_total" {
+			require.EqualValues(t, 1, family.GetMetric()[0].GetCounter().GetValue())
+			return
+		}
+	}
+	t.Error("it was not counted")
 }
 
 // TestBackoff: an event of Kubernetes ends the wait and not the memory of failures.
