@@ -48,6 +48,10 @@ test-unit: ## Unit, table, property and contract tests of the operator, with the
 test-sim: ## Simulate SIM_RUNS upgrades with random events and faults.
 	GOGC=400 go test -count=1 -timeout 30m ./pkg/upgrade -run TestSimulation -sim.runs $(SIM_RUNS)
 
+.PHONY: mutate
+mutate: ## Break the operator by hand, a line at a time, and see which tests notice (about a quarter of an hour).
+	go run ./hack/mutate
+
 .PHONY: test
 test: build verify ## Everything: what is generated is fresh; unit, simulation, contract and end-to-end tests, with one closing summary.
 	hack/test.sh $(SIM_RUNS)

@@ -1,0 +1,48 @@
+package main
+
+// mutations are lines that hold an invariant or mend a fault. Add one when a fault is found that no test noticed.
+func mutations() []mutation {
+	const machine, evacuate, upgrade = "pkg/upgrade/machine/", "pkg/evacuate/", "pkg/upgrade/"
+	return []mutation{
+		{upgrade + "controller.go", "; stale {\n", "; stale && false {\n", "a cache that has not seen the last write is believed"},
+		{machine + "decide.go", "	decision := stay(s, goal)\n	decision.Phase, decision.Why = phase, why\n", "	decision := do(s, goal, Lack{}, keepServices(s)...)\n	decision.Phase, decision.Why = phase, why\n	decision.Groups = append(decision.Groups, Group{ApplyHeadlessService{}})\n", "a handler acts and advances at once"},
+		{machine + "revision.go", "core.Replicas, core.MinAvailable, core.MaxUnavailable = nil, nil, nil", "core.Replicas = nil", "minAvailable makes a revision"},
+		{machine + "revision.go", "	wanted := intent{\n", "	core.Resources = v2beta1.EMQXReplicantTemplateSpec{}.Resources\n	wanted := intent{\n", "resources are left out of the revision"},
+		{upgrade + "gather.go", "if !metav1.IsControlledBy(object, s.EMQX) && foreign(s, \"Service\", object, resources.ServiceEnabled(s.EMQX, kind)) {", "if false {", "a stranger's Service is taken"},
+		{upgrade + "gather.go", "	if controller == nil && object.GetLabels()[v2beta1.LabelInstance] == s.EMQX.Name {\n		return false\n	}", "	if controller == nil {\n		return false\n	}", "an object that nothing controls is taken whatever its labels"},
+		{machine + "phase_evacuating.go", "plan(s, pace.Tick, !held.None())", "plan(s, pace.Tick, false)", "no hold stops evictions"},
+		{evacuate + "pace.go", "	most := max(1, limit/2)\n", "	most := max(1, limit*4)\n", "the tick is not bounded by the limit"},
+		{evacuate + "pace.go", "pace.Away+unseen(input.SeenFor)*int64(pace.Tick) > limit ||", "pace.Away > limit ||", "a tick that was not seen yet is not counted"},
+		{evacuate + "pace.go", "baseline-total > limit/10", "baseline-total > limit*10", "slow clients count as prompt"},
+		{evacuate + "pace.go", "return last-lowest <= missing/10", "return true", "who comes back counts as departed"},
+		{machine + "leaving.go", "	case node.Empty(), s.stopped(pod), overDeadline(s, pod):\n", "	case true:\n", "an occupied pod is removed"},
+		{machine + "leaving.go", "!evacuationStarted(s, pod) || !welcome(s)", "!welcome(s)", "the deadline runs for a node that was never evacuated"},
+		{machine + "leaving.go", "!evacuationStarted(s, pod) || !welcome(s)", "!evacuationStarted(s, pod)", "the deadline runs while nobody takes clients"},
+		{machine + "leaving.go", "return info.LiveConnections.Value > 0 || info.Connections.Value > 0", "return false", "what was noted counts more than clients that are there"},
+		{machine + "clients.go", "	if lack := unobserved(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while the Service does not lead to the target alone"},
+		{machine + "clients.go", "	if lack := servingSilent(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while a member is frozen"},
+		{machine + "phase_provisioning.go", "	if lack := servingSilent(s); !lack.None() {\n		return wait(s, serve(s), lack)\n	}\n", "", "it is switched while a node with clients is silent"},
+		{machine + "phase_provisioning.go", "	if groups := mark(s); len(groups) > 0 {", "	if groups := mark(s); false && len(groups) > 0 {", "a set is not marked before it serves"},
+		{machine + "guards.go", "return advance(s, serve(s), v2beta1.PhasePending, why), true", "return advance(s, evacuation(s, plan(s, 1, false)), v2beta1.PhasePending, why), true", "a revert leaves evictions running"},
+		{machine + "guards.go", "	hold(s, &decision.Upgrade, Lack{})\n	if decision.Upgrade.PausedTime == nil {", "	if decision.Upgrade.PausedTime == nil {", "a hold and a pause are both taken off"},
+		{machine + "services.go", "	if !lost(s) || back == nil ||", "	if true || back == nil ||", "nobody goes back when the new nodes die"},
+		{machine + "services.go", "set = s.set(s.currentRevision())", "set = nil", "a lost Service is not put back"},
+		{machine + "upkeep.go", "case pod.OnServing && restarted(pod) && !in:", "case false:", "a container that was started again keeps its gate"},
+		{machine + "upkeep.go", "case pod.OnServing && apart(s, pod):", "case pod.OnServing && !in:", "silence closes a gate"},
+		{machine + "upkeep.go", "case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set):", "case false:", "a set that was scaled by hand stays so"},
+		{machine + "upkeep.go", "if !needed[name] && s.ConfigMaps[name] == Current && s.ConfigError == nil {", "if false {", "ConfigMaps of old revisions are left"},
+		{machine + "upkeep.go", "s.ConfigMaps[set.ConfigMap] == Missing && set.ConfigMap != \"\" && set.ConfigHash == s.ConfigHash", "s.ConfigMaps[set.ConfigMap] == Missing && set.ConfigMap != \"\"", "a lost configuration is guessed"},
+		{machine + "readiness.go", "case !node.Available:\n		return Lack{nodeEvacuated", "case false:\n		return Lack{nodeEvacuated", "nodes that refuse clients are switched to"},
+		{machine + "phase_done.go", "case nodeSilent, nodeNotAsked, unauthorized:", "case nodeNotAsked:", "silence at rest makes a healthy cluster NotReady"},
+		{machine + "conditions.go", "case serving.Status != metav1.ConditionTrue:", "case false:", "a cluster without endpoints is Ready"},
+		{machine + "status.go", "if blind(s) && d.Phase", "if false && d.Phase", "a restart of the operator changes every status"},
+		{evacuate + "plan.go", "		// It needs no connection rate any more: the others may have its share.\n", "		p.conn -= connRate\n", "a node that waits for takeovers keeps its share"},
+		{evacuate + "plan.go", "(input.ConnEvictRate + count - 1) / count, (input.SessEvictRate + count - 1) / count", "input.ConnEvictRate, input.SessEvictRate", "a node never heard of takes the whole rate"},
+		{evacuate + "plan.go", "	p.lower()\n", "", "lowered rates are not followed"},
+		{evacuate + "plan.go", "	p.raise()\n", "	for _, node := range p.running {\n		p.evacuate(node.Name, node.connRate, node.sessRate)\n	}\n", "raised rates are not followed"},
+		{evacuate + "driver.go", "(loop.goal.URL != goal.URL || loop.goal.Life != goal.Life)", "loop.goal.URL != goal.URL", "what was known of a container counts for the next"},
+		{upgrade + "execute.go", ".WithResourceVersion(ref.ResourceVersion)", "", "a set is written whatever became of it"},
+		{upgrade + "execute.go", "				break\n", "				return failures\n", "one refused write stops all others"},
+		{upgrade + "fleet.go", "func (f *fleet) close(m *member) { f.closing.Go(m.driver.Close) }", "func (f *fleet) close(m *member) { m.driver.Close() }", "a worker waits for a driver to end"},
+	}
+}
