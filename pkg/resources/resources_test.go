@@ -164,3 +164,19 @@ func TestCovers(t *testing.T) {
 		})
 	}
 }
+
+// What the API server fills in is filled in before it is compared: else a Service would be written at every look.
+func TestServiceIsSeenToBeAsItShallBe(t *testing.T) {
+	emqx := &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n"}}
+	emqx.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "mqtt", Port: 1883}}}}
+	desired, err := Service(emqx, Listeners, "5d8c", Ports{})
+	require.NoError(t, err)
+	data, err := json.Marshal(desired)
+	require.NoError(t, err)
+	var live corev1.Service
+	require.NoError(t, json.Unmarshal(data, &live))
+	live.Spec.Ports[0].TargetPort, live.Spec.Ports[0].Protocol = intstr.FromInt32(1883), corev1.ProtocolTCP
+	current, err := Covers(live, desired)
+	require.NoError(t, err)
+	require.True(t, current)
+}

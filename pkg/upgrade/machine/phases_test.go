@@ -239,6 +239,8 @@ func TestPhases(t *testing.T) {
 		{"a set that is left over is dealt with", upgrading(v2beta1.PhasePending), v2beta1.PhaseProvisioning, "", nil},
 		{"a set of another operator is noted to be what is asked for", upgrading("", without("blue"), foreign("green"), unselective()), v2beta1.PhasePending, "to be adopted",
 			[]Action{AdoptSet{SetRef: ref("green"), At: testNow, Intent: `{"image":"b"}`, Ports: setOfTwo("green", testNow).Ports, NodeCount: 2}}},
+		{"sets of earlier revisions that the other operator kept are removed, which is no upgrade", upgrading(v2beta1.PhasePending, foreign("blue"), withSet("blue", func(s *Set) { s.Replicas, s.Pods = 0, nil })), v2beta1.PhasePending, "to be adopted",
+			[]Action{DeleteSet{ref("blue")}}},
 		{"its Services come to select what they lead to, with their fields", upgrading(v2beta1.PhasePending, without("blue"), unselective()), v2beta1.PhasePending, "to be adopted", []Action{
 			ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports},
 			InheritService{Kind: resources.Dashboard, Patch: []byte("fields")},
@@ -342,6 +344,8 @@ func TestPhases(t *testing.T) {
 		{"unless it has clients again", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1))), v2beta1.PhaseScalingDown, "a leaving node to be empty", nil},
 		{"a deadline that has not passed removes nothing", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1)), withDeadline(61)), v2beta1.PhaseScalingDown, "a leaving node to be empty", nil},
 		{"one that has does", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withNode("e-core-blue-1", clients(1, 1)), withDeadline(60)), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone", []Action{ScaleSet{SetRef: ref("blue"), Replicas: 1, NodeCount: 2}}},
+		{"a pod that somebody's finalizer keeps is named, with the finalizer", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(s *Set) { s.Replicas = 1 }),
+			withPod("e-core-blue-1", func(p *Pod) { p.Deleting, p.Finalizers = true, []string{"them/keep"} })), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone, which its finalizers keep: them/keep", nil},
 		{"one at a time", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(s *Set) { s.Replicas = 1 })), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone", nil},
 		{"a pod that does not exist has nothing to lose", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(s *Set) { s.Pods = s.Pods[:1] })), v2beta1.PhaseScalingDown, "to be gone",
 			[]Action{ScaleSet{SetRef: ref("blue"), Replicas: 1, NodeCount: 2}}},
@@ -476,7 +480,7 @@ func TestGuards(t *testing.T) {
 		{"fewer nodes", upgrading(v2beta1.PhaseDone, wanting(1)), v2beta1.PhaseDone, "Unsupported", false},
 		{"no node", upgrading(v2beta1.PhaseDone, wanting(0)), v2beta1.PhaseDone, "Unsupported", false},
 		{"superseded while provisioning", upgrading(v2beta1.PhaseProvisioning, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" })), v2beta1.PhasePending, "", false},
-		{"superseded while evacuating", upgrading(v2beta1.PhaseEvacuating, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" })), v2beta1.PhasePending, "", false},
+		{"superseded while evacuating: evictions are stopped at once", upgrading(v2beta1.PhaseEvacuating, withNode("e-core-blue-0", state(emqx.StateEvictingConns)), withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" })), v2beta1.PhasePending, "", false},
 		{"paused", upgrading(v2beta1.PhaseEvacuating, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhaseEvacuating, "", true},
 		{"invalid comes before paused", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.ConfigError = errors.New("line 1") }, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhaseEvacuating, "InvalidConfig", false},
 		{"superseded comes before paused", upgrading(v2beta1.PhaseEvacuating, withUpgrade(func(u *v2beta1.UpgradeStatus) { u.To = "red" }), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })), v2beta1.PhasePending, "", false},
@@ -498,7 +502,7 @@ func TestGuards(t *testing.T) {
 				require.Equal(t, test.stalled, decision.Stalled.Reason)
 				require.NotEmpty(t, decision.Stalled.Message)
 			}
-			if test.paused || test.stalled == "InvalidConfig" {
+			if test.paused || test.stalled == "InvalidConfig" || test.phase == v2beta1.PhasePending {
 				for _, node := range decision.Goal.Nodes {
 					require.Equal(t, evacuate.Serve, node.Intent, "evacuations are stopped")
 				}

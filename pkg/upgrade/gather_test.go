@@ -1,0 +1,199 @@
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
+)
+
+// cluster is a resource with a set of one node, as this operator makes them.
+type cluster struct {
+	emqx    *v2beta1.EMQX
+	set     *appsv1.StatefulSet
+	pod     *corev1.Pod
+	service *corev1.Service
+	cookie  *metav1.PartialObjectMetadata
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	emqx := &v2beta1.EMQX{
+		ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "e-uid", Generation: 1},
+		Spec:       v2beta1.EMQXSpec{Image: "emqx/emqx:1", ClusterDomain: "old.domain"},
+	}
+	config, err := resources.ConfigOf(emqx)
+	require.NoError(t, err)
+	intent, err := machine.IntentOf(emqx, config.Ports)
+	require.NoError(t, err)
+	set, err := resources.StatefulSet(emqx, resources.CoreSet{
+		Revision: "5d8c", Replicas: 1, Ports: config.Ports, Intent: intent, ConfigMap: emqx.RevisionConfigMapName("5d8c"),
+	})
+	require.NoError(t, err)
+	set.UID, set.ResourceVersion = "set-uid", "7"
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: set.Name + "-0", Namespace: "n", UID: "pod-uid", Labels: set.Spec.Template.Labels,
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))},
+	}}
+	owner := []metav1.OwnerReference{*metav1.NewControllerRef(emqx, v2beta1.SchemeGroupVersion.WithKind(v2beta1.Kind))}
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "e-listeners", Namespace: "n", Labels: resources.Labels(emqx), OwnerReferences: owner},
+		Spec:       corev1.ServiceSpec{Selector: resources.CoreRevisionLabels(emqx, "5d8c")},
+	}
+	cookie := &metav1.PartialObjectMetadata{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Name: "e-node-cookie", Namespace: "n", Labels: resources.Labels(emqx), OwnerReferences: owner},
+	}
+	return &cluster{emqx, set, pod, service, cookie}
+}
+
+// snapshot is what is gathered of the cluster.
+func (c *cluster) snapshot(t *testing.T) machine.Snapshot {
+	t.Helper()
+	objects := []runtime.Object{c.pod, c.service}
+	if c.set != nil {
+		objects = append(objects, c.set)
+	}
+	caches, err := informers.New(informers.Clients{
+		Kube: fake.NewSimpleClientset(objects...), EMQX: emqxfake.NewSimpleClientset(c.emqx),
+		Metadata: metadatafake.NewSimpleMetadataClient(metadataScheme(), c.cookie),
+	}, nil)
+	require.NoError(t, err)
+	require.NoError(t, caches.Handle(func(cache.ObjectName, string) {}, func() {}))
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		cancel()
+		caches.Wait()
+	})
+	require.NoError(t, caches.Run(ctx))
+	s, err := gather(caches, c.emqx, newConfigs().of(c.emqx), evacuate.Observation{}, time.Now())
+	require.NoError(t, err)
+	return s
+}
+
+func TestGatherSets(t *testing.T) {
+	for _, test := range []struct {
+		reason string
+		change func(*cluster)
+		check  func(*testing.T, machine.Set)
+	}{
+		{"a set as it was made", func(*cluster) {}, func(t *testing.T, set machine.Set) {
+			require.Equal(t, "5d8c", set.Revision)
+			require.Equal(t, "7", set.ResourceVersion)
+			require.Equal(t, "e-configs-5d8c", set.ConfigMap)
+			require.EqualValues(t, 1, set.Asked)
+			require.False(t, set.Mislabelled)
+			require.Len(t, set.Pods, 1)
+		}},
+		{"the domain is the set's, not the specification's", func(c *cluster) { c.emqx.Spec.ClusterDomain = "new.domain" }, func(t *testing.T, set machine.Set) {
+			require.Equal(t, "emqx@e-core-5d8c-0.e-headless.n.svc.old.domain", set.Pods[0].Node)
+		}},
+		{"without its labels it is known by its name", func(c *cluster) { c.set.Labels = nil }, func(t *testing.T, set machine.Set) {
+			require.Equal(t, "5d8c", set.Revision)
+			require.True(t, set.Mislabelled)
+		}},
+		{"without its owner it is known by its notes", func(c *cluster) { c.set.OwnerReferences = nil }, func(t *testing.T, set machine.Set) {
+			require.True(t, set.Mislabelled)
+			require.Len(t, set.Pods, 1)
+		}},
+		{"an annotation that cannot be read stops nothing", func(c *cluster) { c.set.Annotations[v2beta1.AnnotationServicePorts] = "{" }, func(t *testing.T, set machine.Set) {
+			require.NotEmpty(t, set.Ports.Dashboard)
+			require.NotEmpty(t, set.Ports.Listeners)
+		}},
+		{"a time that cannot be read is not never", func(c *cluster) {
+			c.set.CreationTimestamp, c.set.Annotations[v2beta1.AnnotationServingSince] = metav1.NewTime(time.Unix(7, 0)), "yesterday"
+		}, func(t *testing.T, set machine.Set) { require.False(t, set.ServingSince.IsZero()) }},
+		{"pods that their set left behind are a set", func(c *cluster) { c.set, c.pod.OwnerReferences = nil, nil }, func(t *testing.T, set machine.Set) {
+			require.True(t, set.Orphaned)
+			require.Equal(t, "5d8c", set.Revision)
+			require.EqualValues(t, 1, set.Replicas)
+		}},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			c := newCluster(t)
+			test.change(c)
+			s := c.snapshot(t)
+			require.Len(t, s.Sets, 1)
+			test.check(t, s.Sets[0])
+		})
+	}
+}
+
+func TestGatherWhatIsTaken(t *testing.T) {
+	another := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "x", Controller: new(bool)}}
+	*another[0].Controller = true
+	for _, test := range []struct {
+		reason string
+		change func(*cluster)
+		taken  []machine.Taken
+		cookie machine.ObjectState
+	}{
+		{"nothing", func(*cluster) {}, nil, machine.Current},
+		{"a Service of somebody else's", func(c *cluster) { c.service.OwnerReferences = another }, []machine.Taken{{Kind: "Service", Name: "e-listeners", Owner: "Deployment web"}}, machine.Current},
+		{"one that nothing controls and that is not labelled", func(c *cluster) { c.service.OwnerReferences, c.service.Labels = nil, nil }, []machine.Taken{{Kind: "Service", Name: "e-listeners"}}, machine.Current},
+		{"one that a person made again, with labels", func(c *cluster) { c.service.OwnerReferences = nil }, nil, machine.Current},
+		{"a Secret that only lost its labels", func(c *cluster) { c.cookie.Labels = nil }, nil, machine.Current},
+		{"a Secret that a person made again", func(c *cluster) { c.cookie.Labels, c.cookie.OwnerReferences = nil, nil }, nil, machine.Current},
+		{"a Secret of the deleted resource of this name", func(c *cluster) { c.cookie.OwnerReferences[0].UID = "former" },
+			[]machine.Taken{{Kind: "Secret", Name: "e-node-cookie", Owner: "EMQX e", Former: true}}, machine.Unavailable},
+		{"a set of somebody else's that has our next name", func(c *cluster) {
+			c.emqx.Spec.Image = "emqx/emqx:2"
+			config, _ := resources.ConfigOf(c.emqx)
+			target, _ := machine.TargetOf(c.emqx, config.Ports, nil)
+			c.set.Name, c.set.OwnerReferences = c.emqx.CoreSetName(target.Revision), another
+		}, []machine.Taken{{Kind: "StatefulSet", Name: "e-core-", Owner: "Deployment web"}}, machine.Current},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			c := newCluster(t)
+			// Two objects share the references that are changed here.
+			c.cookie.OwnerReferences = append([]metav1.OwnerReference(nil), c.cookie.OwnerReferences...)
+			test.change(c)
+			s := c.snapshot(t)
+			require.Len(t, s.Taken, len(test.taken))
+			for i, want := range test.taken {
+				require.Contains(t, s.Taken[i].Name, want.Name)
+				want.Name = s.Taken[i].Name
+				require.Equal(t, want, s.Taken[i])
+			}
+			require.Equal(t, test.cookie, s.CookieSecret)
+		})
+	}
+}
+
+func TestExtraKeyInASelectorIsADifference(t *testing.T) {
+	c := newCluster(t)
+	config, err := resources.ConfigOf(c.emqx)
+	require.NoError(t, err)
+	c.service = liveService(t, c.emqx, config.Ports)
+	require.Equal(t, machine.Current, c.snapshot(t).Services[resources.Listeners].State)
+	c.service.Spec.Selector["nobody"] = "has"
+	require.Equal(t, machine.Outdated, c.snapshot(t).Services[resources.Listeners].State)
+}
+
+// liveService is the listeners Service as the API server shows it once it was applied.
+func liveService(t *testing.T, emqx *v2beta1.EMQX, ports resources.Ports) *corev1.Service {
+	t.Helper()
+	applied, err := resources.Service(emqx, resources.Listeners, "5d8c", ports)
+	require.NoError(t, err)
+	data, err := json.Marshal(applied)
+	require.NoError(t, err)
+	var live corev1.Service
+	require.NoError(t, json.Unmarshal(data, &live))
+	return &live
+}
