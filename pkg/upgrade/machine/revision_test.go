@@ -12,7 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -53,7 +55,10 @@ func TestRevision(t *testing.T) {
 	}{
 		{"the number of nodes", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(5)) }, true},
 		{"budgets", func(e *v2beta1.EMQX) {
-			e.Spec.CoreTemplate.Spec.MinAvailable = e.Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients
+			e.Spec.CoreTemplate.Spec.MinAvailable = ptr.To(intstr.FromInt32(1))
+		}, true},
+		{"the other budget", func(e *v2beta1.EMQX) {
+			e.Spec.CoreTemplate.Spec.MaxUnavailable = ptr.To(intstr.FromInt32(1))
 		}, true},
 		{"how an upgrade is made", func(e *v2beta1.EMQX) { e.Spec.UpdateStrategy.Paused = true }, true},
 		{"Services", func(e *v2beta1.EMQX) { e.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{} }, true},
@@ -66,9 +71,9 @@ func TestRevision(t *testing.T) {
 		{"a port of the dashboard", func(e *v2beta1.EMQX) { e.Spec.Config.Data = "dashboard.listeners.http.bind = 80" }, false},
 		{"the cluster domain", func(e *v2beta1.EMQX) { e.Spec.ClusterDomain = "k8s.local" }, false},
 		{"resources", func(e *v2beta1.EMQX) {
-			e.Spec.CoreTemplate.Spec.Resources.Limits = corev1.ResourceList{}
-			e.Spec.CoreTemplate.Spec.Command = []string{"emqx"}
+			e.Spec.CoreTemplate.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
 		}, false},
+		{"the command", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.Spec.Command = []string{"emqx"} }, false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			require.Equal(t, test.same, revision(t, test.change) == base)
