@@ -13,13 +13,13 @@ type Phase string
 const (
 	// PhasePending: the specification is being judged.
 	PhasePending Phase = "Pending"
-	// PhaseProvisioning: the nodes of the update revision are built.
+	// PhaseProvisioning: the nodes of the target revision are built.
 	PhaseProvisioning Phase = "Provisioning"
-	// PhaseSwitching: the Services are pointed at the update revision.
+	// PhaseSwitching: the Services are pointed at the target revision.
 	PhaseSwitching Phase = "Switching"
-	// PhaseEvacuating: connections and sessions are moved off the outgoing nodes.
+	// PhaseEvacuating: connections and sessions are moved off the leaving nodes.
 	PhaseEvacuating Phase = "Evacuating"
-	// PhaseScalingDown: the outgoing nodes are removed.
+	// PhaseScalingDown: the leaving nodes are removed.
 	PhaseScalingDown Phase = "ScalingDown"
 	// PhaseDone: the cluster is as it shall be.
 	PhaseDone Phase = "Done"
@@ -113,7 +113,7 @@ type UpgradeStatus struct {
 	// PhaseStartedTime is when the present phase began.
 	// +optional
 	PhaseStartedTime *metav1.MicroTime `json:"phaseStartedTime,omitempty"`
-	// SwitchedTime is when the Services were first seen to lead to the update revision alone.
+	// SwitchedTime is when the Services were first seen to lead to the target revision alone.
 	// +optional
 	SwitchedTime *metav1.MicroTime `json:"switchedTime,omitempty"`
 	// FinishedTime is when the upgrade was done.
@@ -134,10 +134,10 @@ type UpgradeStatus struct {
 	// ClientsTotalTime is when clientsTotal was taken.
 	// +optional
 	ClientsTotalTime *metav1.MicroTime `json:"clientsTotalTime,omitempty"`
-	// ClientsMoved is how many of them are connected to the update revision.
+	// ClientsMoved is how many of them are connected to the target revision.
 	// +optional
 	ClientsMoved int64 `json:"clientsMoved,omitempty"`
-	// ClientsPerSecond is how many clients leave the outgoing nodes a second at present.
+	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	// +optional
 	ClientsPerSecond int64 `json:"clientsPerSecond,omitempty"`
 	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
@@ -156,7 +156,7 @@ type UpgradeStatus struct {
 	// HeldReason says in a word why they are, such as ClientsAway.
 	// +optional
 	HeldReason string `json:"heldReason,omitempty"`
-	// EstimatedEndTime is when the last outgoing node will be empty, at the present rates.
+	// EstimatedEndTime is when the last leaving node will be empty, at the present rates.
 	// +optional
 	EstimatedEndTime *metav1.Time `json:"estimatedEndTime,omitempty"`
 }

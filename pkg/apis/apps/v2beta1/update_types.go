@@ -103,7 +103,7 @@ type EvacuationStrategy struct {
 	// +kubebuilder:validation:XValidation:rule="type(self) == string ? self.matches('^(100|[0-9]{1,2})%$') : self >= 0",message="maxUnavailableClients must be a number from 0 up or a percentage from 0% to 100%"
 	MaxUnavailableClients *intstr.IntOrString `json:"maxUnavailableClients,omitempty"`
 
-	// DeadlineSeconds is how long an outgoing node may take to become empty before it is removed all the same, with
+	// DeadlineSeconds is how long a leaving node may take to become empty before it is removed all the same, with
 	// the clients and sessions it still has, in seconds. Unset, the upgrade waits for ever.
 	// +optional
 	// +kubebuilder:validation:Minimum=1

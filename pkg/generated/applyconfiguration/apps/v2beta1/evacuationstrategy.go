@@ -23,7 +23,7 @@ type EvacuationStrategyApplyConfiguration struct {
 	// MaxUnavailableClients is how many evicted clients, or how many percent of those at the start, may be missing
 	// before evictions are stopped until they have come back.
 	MaxUnavailableClients *intstr.IntOrString `json:"maxUnavailableClients,omitempty"`
-	// DeadlineSeconds is how long an outgoing node may take to become empty before it is removed all the same, with
+	// DeadlineSeconds is how long a leaving node may take to become empty before it is removed all the same, with
 	// the clients and sessions it still has, in seconds. Unset, the upgrade waits for ever.
 	DeadlineSeconds *int32 `json:"deadlineSeconds,omitempty"`
 }

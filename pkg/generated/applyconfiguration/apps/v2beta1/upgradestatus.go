@@ -22,7 +22,7 @@ type UpgradeStatusApplyConfiguration struct {
 	StartedTime *v1.MicroTime `json:"startedTime,omitempty"`
 	// PhaseStartedTime is when the present phase began.
 	PhaseStartedTime *v1.MicroTime `json:"phaseStartedTime,omitempty"`
-	// SwitchedTime is when the Services were first seen to lead to the update revision alone.
+	// SwitchedTime is when the Services were first seen to lead to the target revision alone.
 	SwitchedTime *v1.MicroTime `json:"switchedTime,omitempty"`
 	// FinishedTime is when the upgrade was done.
 	FinishedTime *v1.MicroTime `json:"finishedTime,omitempty"`
@@ -36,9 +36,9 @@ type UpgradeStatusApplyConfiguration struct {
 	ClientsTotal *int64 `json:"clientsTotal,omitempty"`
 	// ClientsTotalTime is when clientsTotal was taken.
 	ClientsTotalTime *v1.MicroTime `json:"clientsTotalTime,omitempty"`
-	// ClientsMoved is how many of them are connected to the update revision.
+	// ClientsMoved is how many of them are connected to the target revision.
 	ClientsMoved *int64 `json:"clientsMoved,omitempty"`
-	// ClientsPerSecond is how many clients leave the outgoing nodes a second at present.
+	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	ClientsPerSecond *int64 `json:"clientsPerSecond,omitempty"`
 	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
 	// to now is what counts for evacuationStrategy.deadlineSeconds.
@@ -51,7 +51,7 @@ type UpgradeStatusApplyConfiguration struct {
 	HeldTime *v1.MicroTime `json:"heldTime,omitempty"`
 	// HeldReason says in a word why they are, such as ClientsAway.
 	HeldReason *string `json:"heldReason,omitempty"`
-	// EstimatedEndTime is when the last outgoing node will be empty, at the present rates.
+	// EstimatedEndTime is when the last leaving node will be empty, at the present rates.
 	EstimatedEndTime *v1.Time `json:"estimatedEndTime,omitempty"`
 }
 
