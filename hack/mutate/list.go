@@ -1,7 +1,7 @@
 package main
 
 // mutations are lines that hold an invariant or mend a fault. Add one when a fault is found that no test noticed.
-func mutations() []mutation {
+func mutations() []mutation { //nolint:dupword // It quotes code.
 	const machine, evacuate, upgrade = "pkg/upgrade/machine/", "pkg/evacuate/", "pkg/upgrade/"
 	return []mutation{
 		{upgrade + "controller.go", "; stale {\n", "; stale && false {\n", "a cache that has not seen the last write is believed"},

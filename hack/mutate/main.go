@@ -52,10 +52,10 @@ func run(ctx context.Context, only, seeds int) error {
 		return fmt.Errorf("copy the checkout: %w: %s", err, out)
 	}
 	// The contract tests read the recordings.
-	if err := os.MkdirAll(filepath.Join(copied, "e2e/replay"), 0o750); err != nil {
+	if err := os.MkdirAll(filepath.Join(copied, "e2e", "replay"), 0o750); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, "cp", "-r", "e2e/replay/testdata", filepath.Join(copied, "e2e/replay")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "cp", "-r", "e2e/replay/testdata", filepath.Join(copied, "e2e", "replay")).CombinedOutput(); err != nil {
 		return fmt.Errorf("copy the recordings: %w: %s", err, out)
 	}
 	tried, caught := 0, 0

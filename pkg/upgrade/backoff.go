@@ -54,7 +54,7 @@ func (b *backoff) forget(name cache.ObjectName) {
 	b.cut(name)
 }
 
-// slots bound how many keys that failed before are looked at at once: a webhook that hangs for some clusters must leave
+// slots bound how many keys that failed before are looked at together: a webhook that hangs for some clusters must leave
 // workers for the others.
 type slots struct {
 	mu    sync.Mutex

@@ -73,8 +73,8 @@ func (w *simWorld) hook() {
 func (w *simWorld) checkPreconditions(deletion kubetesting.DeleteActionImpl) error {
 	object, err := w.kube.Tracker().Get(deletion.GetResource(), simNamespace, deletion.GetName())
 	wanted := deletion.DeleteOptions.Preconditions
-	if err != nil || wanted == nil {
-		return nil
+	if wanted == nil || err != nil {
+		return nil //nolint:nilerr // What does not exist is refused by the fake itself.
 	}
 	existing := object.(metav1.Object)
 	if wanted.UID != nil && *wanted.UID != existing.GetUID() || wanted.ResourceVersion != nil && *wanted.ResourceVersion != existing.GetResourceVersion() {

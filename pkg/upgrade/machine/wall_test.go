@@ -4,7 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,12 +23,15 @@ func TestWall(t *testing.T) {
 		"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1", "github.com/emqx-bg/emqx-bg-operator/pkg/emqx",
 		"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate", "github.com/emqx-bg/emqx-bg-operator/pkg/resources",
 	}
-	packages, err := parser.ParseDir(token.NewFileSet(), ".", func(file fs.FileInfo) bool {
-		return !strings.HasSuffix(file.Name(), "_test.go")
-	}, 0)
+	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	require.Contains(t, packages, "machine")
-	for name, file := range packages["machine"].Files {
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		require.NoError(t, err)
 		for _, imported := range file.Imports {
 			path, err := strconv.Unquote(imported.Path.Value)
 			require.NoError(t, err)
