@@ -1,12 +1,12 @@
 package main
 
 // mutations are lines that hold an invariant or mend a fault. Add one when a fault is found that no test noticed.
-func mutations() []mutation { //nolint:dupword // It quotes code.
+func mutations() []mutation {
 	const machine, evacuate, upgrade = "pkg/upgrade/machine/", "pkg/evacuate/", "pkg/upgrade/"
 	return []mutation{
 		{upgrade + "controller.go", "; stale {\n", "; stale && false {\n", "a cache that has not seen the last write is believed"},
 		{machine + "decide.go", "	decision := stay(s, goal)\n	decision.Phase, decision.Why = phase, why\n", "	decision := do(s, goal, Lack{}, keepServices(s)...)\n	decision.Phase, decision.Why = phase, why\n	decision.Groups = append(decision.Groups, Group{ApplyHeadlessService{}})\n", "a handler acts and advances at once"},
-		{machine + "revision.go", "core.Replicas, core.MinAvailable, core.MaxUnavailable = nil, nil, nil", "core.Replicas = nil", "minAvailable makes a revision"},
+		{machine + "revision.go", "core.Replicas, core.MinAvailable, core.MaxUnavailable = nil, nil, nil", "core.Replicas = nil", "minAvailable makes a revision"}, //nolint:dupword // It quotes code.
 		{machine + "revision.go", "	wanted := intent{\n", "	core.Resources = v2beta1.EMQXReplicantTemplateSpec{}.Resources\n	wanted := intent{\n", "resources are left out of the revision"},
 		{upgrade + "gather.go", "if !metav1.IsControlledBy(object, s.EMQX) && foreign(s, \"Service\", object, resources.ServiceEnabled(s.EMQX, kind)) {", "if false {", "a stranger's Service is taken"},
 		{upgrade + "gather.go", "	if controller == nil && object.GetLabels()[v2beta1.LabelInstance] == s.EMQX.Name {\n		return false\n	}", "	if controller == nil {\n		return false\n	}", "an object that nothing controls is taken whatever its labels"},
