@@ -24,6 +24,7 @@ type client struct {
 	connected   atomic.Bool
 	subscribed  chan struct{} // Closed once its subscription was acknowledged.
 	disconnects atomic.Int64
+	cutOff      atomic.Int64 // When it was cut off, in nanoseconds since 1970; zero while it is connected.
 	resets      atomic.Int64 // It came back and the broker had no session for it.
 }
 
@@ -72,6 +73,7 @@ func (l *Load) connect(ctx context.Context, c *client) error {
 			if !first && !connack.SessionPresent {
 				c.resets.Add(1)
 			}
+			l.returned(c)
 			needed := first || !connack.SessionPresent
 			first = false
 			c.connected.Store(true)
@@ -82,6 +84,7 @@ func (l *Load) connect(ctx context.Context, c *client) error {
 		OnConnectionDown: func() bool {
 			c.connected.Store(false)
 			c.disconnects.Add(1)
+			c.cutOff.Store(time.Now().UnixNano())
 			return true
 		},
 		ClientConfig: paho.ClientConfig{

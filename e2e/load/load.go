@@ -46,8 +46,25 @@ type Sample struct {
 	Connected int       `json:"connected"`
 }
 
-// ReturnDelay is how long a client that was cut off waits before it comes back; zero is up to a quarter of a second.
-func (l *Load) ReturnDelay() time.Duration { return l.config.ReturnDelay }
+// returned notes how long a client that was cut off took to be back.
+func (l *Load) returned(c *client) {
+	if cutOff := c.cutOff.Swap(0); cutOff != 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.returns = append(l.returns, time.Since(time.Unix(0, cutOff)))
+	}
+}
+
+// ReturnTime is how long 19 of 20 clients that were cut off took to be back, at most; zero when none was.
+func (l *Load) ReturnTime() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.returns) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(l.returns))
+	return sorted[len(sorted)*19/20]
+}
 
 // sampleInterval is how often connected clients are counted.
 const sampleInterval = 100 * time.Millisecond
@@ -60,6 +77,7 @@ type Load struct {
 	started         atomic.Int64 // Clients that have ever been up.
 
 	mu      sync.Mutex
+	returns []time.Duration // How long clients that were cut off took to be back.
 	samples []Sample
 	maxAway int
 	quiet   bool // No new messages.

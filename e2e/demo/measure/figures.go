@@ -44,6 +44,8 @@ type Figures struct {
 	// LongestGapSeconds is the longest time between two counts of the connected clients, which are due every 0.1 s. It tells
 	// how far the machine kept up: while the clients' own program does not run, no client can come back.
 	LongestGapSeconds float64 `json:"longestGapSeconds"`
+	// ReturnSeconds is how long 19 of 20 clients that were cut off took to be back, at most.
+	ReturnSeconds float64 `json:"returnSeconds"`
 	// Limit is how many clients may be away at once.
 	Limit int `json:"limit"`
 	// ConnEvictRate is the rate asked for.
@@ -141,6 +143,7 @@ func (f *Figures) check() {
 	} else {
 		inform("lowest share connected", share)
 	}
+	inform("clients are back within", fmt.Sprintf("%.2f s (19 of 20)", f.ReturnSeconds))
 	inform("longest gap between counts", fmt.Sprintf("%.1f s (due every 0.1 s)", f.LongestGapSeconds))
 	add(inOrder(f.States), "STATUS", strings.Join(stateNames(f.States), " → "), "Ready → phases → Ready")
 	keys := "all"

@@ -108,6 +108,7 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 		From: u.before.Status.CoreNodesStatus.CurrentRevision, To: emqx.Status.CoreNodesStatus.UpdateRevision, Clients: u.clients,
 		MessagesAcknowledged: drained.Acked, MessagesLost: drained.Lost, MessagesRepeated: drained.Repeated,
 		MaxDisconnects: drained.MaxDisconnects, SessionsLost: drained.SessionsLost, MaxAway: drained.MaxAway,
+		ReturnSeconds: u.load.ReturnTime().Seconds(),
 		Limit:         limitOf(emqx, u.clients),
 		ConnEvictRate: emqx.Spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate,
 		States:        u.observer.Since(u.patched), Patched: u.patched, Ready: u.ready,
@@ -161,18 +162,26 @@ func limitOf(emqx *v2beta1.EMQX, clients int) int {
 	return max(1, value)
 }
 
-// fastest is the part of the limit that may be evicted a second when clients are back at once.
-const fastest = 0.9
+// The parts of the limit that may be evicted a second: nine tenths when clients are back before the next look at the nodes,
+// which comes about half a second after an eviction, else half.
+const (
+	promptPart, slowPart = 0.9, 0.5
+	promptReturn         = 400 * time.Millisecond
+)
 
 // floor is the shortest time in which the upgrade could be done: no faster than the rate, than clients may be away, and
-// than they come back.
+// than they came back.
 func (u *Upgrade) floor(emqx *v2beta1.EMQX) Floor {
 	strategy := &emqx.Spec.UpdateStrategy
 	eviction := &strategy.EvacuationStrategy
-	limit := float64(limitOf(emqx, u.clients))
-	rate := min(float64(max(1, eviction.ConnEvictRate)), max(1, fastest*limit))
-	if delay := u.load.ReturnDelay().Seconds(); delay > 0 {
-		rate = min(rate, limit/delay)
+	limit, back := float64(limitOf(emqx, u.clients)), u.load.ReturnTime()
+	part := promptPart
+	if back > promptReturn {
+		part = slowPart
+	}
+	rate := min(float64(max(1, eviction.ConnEvictRate)), max(1, part*limit))
+	if back > time.Second {
+		rate = min(rate, limit/back.Seconds())
 	}
 	f := Floor{
 		InitialDelaySeconds: float64(strategy.InitialDelaySeconds), WaitTakeoverSeconds: float64(eviction.WaitTakeover),
