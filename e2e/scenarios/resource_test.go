@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -132,13 +133,42 @@ func TestResource(t *testing.T) {
 		c.must("", "delete", "service", name+"-listeners")
 		c.must("", "delete", "secret", name+"-bootstrap-api-key")
 		c.must("", "patch", "service", name+"-dashboard", "--type=merge", "-p", `{"spec":{"selector":{"apps.emqx.io/instance":"other"}}}`)
-		c.must("", "delete", "configmap", name+"-configs")
+		configs := name + "-configs-" + c.until("Ready", func(*v2beta1.EMQX) bool { return true }).Status.CoreNodesStatus.CurrentRevision
+		c.must("", "delete", "configmap", configs)
 		require.Eventually(t, func() bool {
-			output, err := c.kubectl("", "get", "service/"+name+"-listeners", "configmap/"+name+"-configs", "-o", "name")
+			output, err := c.kubectl("", "get", "service/"+name+"-listeners", "configmap/"+configs, "-o", "name")
 			return err == nil && output != "" && containsAll(c.must("", "get", "service", name+"-dashboard", "-o", "jsonpath={.spec.selector}"), `"apps.emqx.io/instance":"`+name+`"`)
 		}, patience, stalledPoll)
 		require.Eventually(t, func() bool { return c.secret(name+"-bootstrap-api-key") != nil }, patience, stalledPoll)
 		require.Equal(t, keys, c.secret(name+"-bootstrap-api-key"), "the nodes know these keys and no others")
+		c.until("Ready", ready)
+	})
+
+	t.Run("what strangers do to a set and its Service is put right", func(t *testing.T) {
+		c.t = t
+		set := name + "-core-" + c.until("Ready", ready).Status.CoreNodesStatus.CurrentRevision
+		c.must("", "patch", "service", name+"-listeners", "--type=merge", "-p", `{"spec":{"selector":{"nobody":"has"}}}`)
+		c.must("", "label", "statefulset", set, v2beta1.LabelManagedBy+"-", v2beta1.LabelPodTemplateHash+"-")
+		c.must("", "patch", "statefulset", set, "--type=merge", "-p", `{"metadata":{"ownerReferences":null}}`)
+		c.must("", "scale", "statefulset", set, "--replicas=5")
+		require.Eventually(t, func() bool {
+			object, err := c.kube.AppsV1().StatefulSets("default").Get(t.Context(), set, metav1.GetOptions{})
+			require.NoError(t, err)
+			service, err := c.kube.CoreV1().Services("default").Get(t.Context(), name+"-listeners", metav1.GetOptions{})
+			require.NoError(t, err)
+			return object.Labels[v2beta1.LabelPodTemplateHash] != "" && metav1.GetControllerOf(object) != nil && *object.Spec.Replicas == 3 && service.Spec.Selector["nobody"] == ""
+		}, patience, stalledPoll)
+		c.until("Ready", ready)
+	})
+
+	t.Run("a pod that a set left behind is removed when it has nothing", func(t *testing.T) {
+		c.t = t
+		c.must(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"`+name+`-core-5d8c7f6b9-0","labels":{"`+v2beta1.LabelManagedBy+`":"`+v2beta1.ManagedBy+`","`+v2beta1.LabelInstance+`":"`+name+`"}},
+			"spec":{"nodeSelector":{"no":"node"},"containers":[{"name":"emqx","image":"emqx/emqx:6.0.1"}]}}`, "apply", "-f", "-")
+		require.Eventually(t, func() bool {
+			_, err := c.kube.CoreV1().Pods("default").Get(t.Context(), name+"-core-5d8c7f6b9-0", metav1.GetOptions{})
+			return apierrors.IsNotFound(err)
+		}, patience, stalledPoll)
 		c.until("Ready", ready)
 	})
 
