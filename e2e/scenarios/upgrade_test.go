@@ -35,17 +35,19 @@ func upgrade(t *testing.T, config demo.Config) measure.Figures {
 	return figures
 }
 
-// bySpeed are the figures that depend on how fast the machine reconnects clients. A test tells them; the demo judges
-// them.
-func bySpeed() []string {
-	return []string{"time from patch to Ready", "most clients away at once", "lowest share connected"}
+// TestFastUpgrade moves 3,000 clients with a rate that would cut a third of them off at once: never more are away than may
+// be, none loses a message or is disconnected twice, and nothing is left behind. How long it takes depends on the machine:
+// the test tells it, the demo judges it.
+func TestFastUpgrade(t *testing.T) {
+	figures := upgrade(t, demo.Config{ConnEvictRate: 1000})
+	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return name == "time from patch to Ready" })
+	require.Empty(t, failed)
 }
 
-// TestGentleUpgrade moves 3,000 clients at 200 a second: none loses a message or is disconnected twice, and nothing is
-// left behind.
-func TestGentleUpgrade(t *testing.T) {
-	figures := upgrade(t, demo.Config{ConnEvictRate: 200})
-	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return slices.Contains(bySpeed(), name) })
+// TestSlowClients: clients that take five seconds to come back are waited for, and no more of them are away than may be.
+func TestSlowClients(t *testing.T) {
+	figures := upgrade(t, demo.Config{Clients: 300, ReturnDelay: 5 * time.Second, ConnEvictRate: 1000})
+	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return name == "time from patch to Ready" })
 	require.Empty(t, failed)
 }
 
