@@ -172,6 +172,13 @@ func TestResource(t *testing.T) {
 		c.until("Ready", ready)
 	})
 
+	t.Run("a field of the status that somebody else wrote does not stay", func(t *testing.T) {
+		c.t = t
+		c.must("", "patch", "emqx", name, "--subresource=status", "--type=merge", "-p", `{"status":{"replicantNodesStatus":{"replicas":7}}}`)
+		c.must("", "annotate", "emqx", name, "looked-at=again")
+		c.until("only what the operator says", func(e *v2beta1.EMQX) bool { return e.Status.ReplicantNodesStatus.Replicas == 0 && ready(e) })
+	})
+
 	t.Run("a lost cookie is not made up while nodes run that have it", func(t *testing.T) {
 		c.t = t
 		cookie := c.secret(name + "-node-cookie")["node_cookie"]

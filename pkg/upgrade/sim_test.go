@@ -1,10 +1,12 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -42,14 +44,60 @@ var (
 
 func TestSimulation(t *testing.T) {
 	klog.SetLogger(klog.Logger{})
+	happened := &tally{counts: map[string]int{}}
+	t.Cleanup(func() {
+		t.Logf("%d upgrades simulated, seeds %d to %d; in how many of them what happened: %s", *simRuns, *simSeed, *simSeed+uint64(*simRuns)-1, happened)
+	})
 	for i := range *simRuns {
 		seed := *simSeed + uint64(i)
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+			synctest.Test(t, func(t *testing.T) { happened.add(simulate(t, seed)) })
 		})
 	}
-	t.Logf("%d upgrades simulated, seeds %d to %d", *simRuns, *simSeed, *simSeed+uint64(*simRuns)-1)
+}
+
+// tally counts in how many simulated upgrades what happened.
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+// add takes what happened from the history of a world.
+func (h *tally) add(w *simWorld) {
+	history := strings.Join(w.history, "\n")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for what, words := range map[string]string{
+		"another revision in mid-upgrade": "user: change to image 3", "a revert": "user: change back", "a bad image": "user: change to a bad image",
+		"a pause": "user: pause", "other rates": "user: change the rates", "a kill of the operator": "is killed right after", "a lost write": "which fails",
+		"a frozen node": "is frozen until", "a crash": " crashes", "a lost object": "somebody deletes", "a stranger's doing": "a stranger",
+		"evictions held for clients": "evictions are stopped", "evictions held for a silent member": "which may have clients",
+	} {
+		if strings.Contains(history, words) {
+			h.counts[what]++
+		}
+	}
+	if w.slowest > 2*time.Second {
+		h.counts["slow clients"]++
+	}
+	if w.seed%5 == 0 {
+		h.counts["an adoption"]++
+	}
+}
+
+// String lists what happened, the most frequent first.
+func (h *tally) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	names := slices.SortedFunc(maps.Keys(h.counts), func(a, b string) int {
+		return cmp.Or(h.counts[b]-h.counts[a], strings.Compare(a, b))
+	})
+	var told []string
+	for _, name := range names {
+		told = append(told, fmt.Sprintf("%s %d", name, h.counts[name]))
+	}
+	return strings.Join(told, ", ")
 }
 
 const simName = "emqx"
@@ -98,7 +146,7 @@ type simOperator struct {
 	dead       bool // It was killed: nothing it does reaches anybody any more.
 }
 
-func simulate(t *testing.T, seed uint64) {
+func simulate(t *testing.T, seed uint64) *simWorld {
 	w := newWorld(t, seed)
 	// Every fifth cluster was built by emqx-operator 2.x.
 	inherited, otherImage := seed%5 == 0, seed%15 == 0
@@ -110,7 +158,7 @@ func simulate(t *testing.T, seed uint64) {
 	w.until("the first installation or adoption", 5*time.Minute)
 	switch {
 	case t.Failed():
-		return
+		return w
 	case !inherited:
 		w.connectAll()
 	case !otherImage:
@@ -121,6 +169,7 @@ func simulate(t *testing.T, seed uint64) {
 	if !t.Failed() { // What failed on the way never came to an end to judge.
 		w.checkEnd()
 	}
+	return w
 }
 
 func newWorld(t *testing.T, seed uint64) *simWorld {
