@@ -300,7 +300,9 @@ func (w *simWorld) until(what string, limit time.Duration) {
 			w.disturb()
 		}
 		w.checkAway()
-		w.checkServing()
+		if w.now().Sub(w.now().Truncate(time.Second)) < simTick {
+			w.checkServing()
+		}
 		settled := w.settled()
 		w.mu.Unlock()
 		if killed {
