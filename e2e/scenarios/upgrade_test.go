@@ -44,9 +44,9 @@ func TestFastUpgrade(t *testing.T) {
 	require.Empty(t, failed)
 }
 
-// TestSlowClients: clients that take five seconds to come back are waited for, and no more of them are away than may be.
+// TestSlowClients: clients that take three seconds to come back are waited for, and no more of them are away than may be.
 func TestSlowClients(t *testing.T) {
-	figures := upgrade(t, demo.Config{Clients: 300, ReturnDelay: 5 * time.Second, ConnEvictRate: 1000})
+	figures := upgrade(t, demo.Config{Clients: 300, ReturnDelay: 3 * time.Second, ConnEvictRate: 1000})
 	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return name == "time from patch to Ready" })
 	require.Empty(t, failed)
 }
