@@ -193,10 +193,7 @@ type ServiceTemplate struct {
 	Enabled *bool `json:"enabled,omitempty"`
 	// ObjectMeta gives labels and annotations; a name given here has no effect.
 	// +optional
-	// +kubebuilder:pruning:PreserveUnknownFields
-	// +kubebuilder:validation:Schemaless
-	// +kubebuilder:validation:Type=object
-	ObjectMeta metav1.ObjectMeta `json:"metadata,omitempty"`
+	ObjectMeta TemplateMeta `json:"metadata,omitempty"`
 	// Spec is the Service's own. Its ports are merged with those of the configuration and win by name or by number and
 	// protocol; its selector has no effect.
 	// +optional

@@ -2,18 +2,27 @@ package v2beta1
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
+
+// TemplateMeta is what is used of the metadata of a template. Existing manifests may say more, such as a name: that is
+// accepted, has no effect and, since nothing checks it, is not decoded.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+type TemplateMeta struct {
+	// Labels are further labels.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+	// Annotations are further annotations.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
 
 // EMQXCoreTemplate describes the core nodes.
 type EMQXCoreTemplate struct {
 	// ObjectMeta gives labels and annotations for the pods.
 	// +optional
-	// +kubebuilder:pruning:PreserveUnknownFields
-	// +kubebuilder:validation:Schemaless
-	// +kubebuilder:validation:Type=object
-	ObjectMeta metav1.ObjectMeta `json:"metadata,omitempty"`
+	ObjectMeta TemplateMeta `json:"metadata,omitempty"`
 	// Spec describes the pods of the core nodes.
 	// +optional
 	Spec EMQXCoreTemplateSpec `json:"spec,omitempty"`
@@ -35,10 +44,7 @@ type EMQXCoreTemplateSpec struct {
 type EMQXReplicantTemplate struct {
 	// ObjectMeta gives labels and annotations for the pods.
 	// +optional
-	// +kubebuilder:pruning:PreserveUnknownFields
-	// +kubebuilder:validation:Schemaless
-	// +kubebuilder:validation:Type=object
-	ObjectMeta metav1.ObjectMeta `json:"metadata,omitempty"`
+	ObjectMeta TemplateMeta `json:"metadata,omitempty"`
 	// Spec describes the pods of the replicant nodes.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!(has(self.minAvailable) && has(self.maxUnavailable))",message="minAvailable and maxUnavailable exclude each other: give at most one of them"
