@@ -58,7 +58,7 @@ func run(ctx context.Context, options options) error {
 	if err != nil {
 		return err
 	}
-	if err := preflight(ctx, clients.Kube); err != nil {
+	if err := preflight(ctx, clients.Kube.Discovery()); err != nil {
 		return err
 	}
 	caches, err := informers.New(clients, options.namespaces)
