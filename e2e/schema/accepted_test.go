@@ -81,6 +81,13 @@ func TestManifests(t *testing.T) {
 		{"a quantity that takes for ever to compute", `{image: e, coreTemplate: {spec: {resources: {limits: {cpu: "1e999999999"}}}}}`, "spec.coreTemplate.spec.resources.limits.cpu"},
 		{"a port by name and by number", `{image: e, coreTemplate: {spec: {livenessProbe: {httpGet: {port: dashboard}}, readinessProbe: {tcpSocket: {port: 1883}}}}}`, ""},
 		{"a port beyond 32 bits", `{image: e, coreTemplate: {spec: {livenessProbe: {httpGet: {port: 4294967296}}}}}`, "spec.coreTemplate.spec.livenessProbe.httpGet.port"},
+		{"the operator's own key", `{image: e, bootstrapAPIKeys: [{key: emqx-operator-controller, secret: secret}]}`, "key must not be emqx-operator-controller"},
+		{"another key", `{image: e, bootstrapAPIKeys: [{key: robot, secret: secret}, {secretRef: {key: {secretName: a, secretKey: b}, secret: {secretName: a, secretKey: c}}}]}`, ""},
+		{"a Service that leads elsewhere", `{image: e, listenersServiceTemplate: {spec: {type: ExternalName, externalName: example.com}}}`, "type must not be ExternalName"},
+		{"a Service with a selector, as 2.x took", `{image: e, listenersServiceTemplate: {spec: {type: LoadBalancer, selector: {a: b}}}}`, ""},
+		{"as many cores as there may be", `{image: e, coreTemplate: {spec: {replicas: 50}}, replicantTemplate: {spec: {replicas: 200}}}`, ""},
+		{"more cores", `{image: e, coreTemplate: {spec: {replicas: 51}}}`, "replicas of core nodes must be at most 50"},
+		{"more replicants", `{image: e, replicantTemplate: {spec: {replicas: 201}}}`, "spec.replicantTemplate.spec.replicas"},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			refusal, unknown := a.refusal(test.spec)

@@ -30,6 +30,11 @@ type EMQXCoreTemplate struct {
 
 // EMQXCoreTemplateSpec describes the pods of the core nodes.
 //
+// Every core node is connected to every other and takes part in every write, and in an upgrade there are twice as many: 50
+// make a mesh of 100 nodes and 4,950 connections, which is about what Erlang's distribution bears. More clients want
+// replicant nodes, or larger cores.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.replicas) || self.replicas <= 50",message="replicas of core nodes must be at most 50: each is connected to all others, and an upgrade has twice as many"
 // +kubebuilder:validation:XValidation:rule="!(has(self.minAvailable) && has(self.maxUnavailable))",message="minAvailable and maxUnavailable exclude each other: give at most one of them"
 type EMQXCoreTemplateSpec struct {
 	EMQXReplicantTemplateSpec `json:",inline"`
@@ -53,6 +58,9 @@ type EMQXReplicantTemplate struct {
 
 // EMQXReplicantTemplateSpec describes the pods of one role. A change of anything but replicas, minAvailable and
 // maxUnavailable starts a blue-green upgrade.
+//
+// The number of replicas is bounded for both roles, so that a slip of the keyboard does not fill the Kubernetes cluster: a
+// replicant is connected to every core, and ten times the replicants that EMQX's own largest tests had are allowed.
 type EMQXReplicantTemplateSpec struct {
 	// NodeSelector selects the Kubernetes nodes that the pods may run on.
 	// +optional
@@ -77,6 +85,7 @@ type EMQXReplicantTemplateSpec struct {
 	// +optional
 	// +kubebuilder:default=2
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=200
 	Replicas *int32 `json:"replicas,omitempty"`
 	// MinAvailable is for the PodDisruptionBudget of the role: how many pods, or how many percent of them, must stay
 	// available when Kubernetes nodes are drained. This version makes no budgets and says so in an event.
