@@ -115,7 +115,7 @@ func (a *rawAPI) list(w http.ResponseWriter) {
 		items = append(items, json.RawMessage(object))
 	}
 	require.NoError(a.t, json.NewEncoder(w).Encode(map[string]any{
-		"apiVersion": "apps.emqx.io/v2beta1", "kind": "EMQXList", "metadata": map[string]any{"resourceVersion": fmt.Sprint(a.version), "continue": ""}, "items": items,
+		"apiVersion": "apps.emqx.io/v2beta1", "kind": "EMQXList", "metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version), "continue": ""}, "items": items,
 	}))
 }
 
