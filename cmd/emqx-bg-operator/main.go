@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
-	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/version"
@@ -59,7 +58,7 @@ func run(ctx context.Context, options options) error {
 	if err != nil {
 		return err
 	}
-	if err := preflight(ctx, clients.Kube); err != nil {
+	if err := preflight(ctx, clients.Kube.Discovery()); err != nil {
 		return err
 	}
 	caches, err := informers.New(clients, options.namespaces)
@@ -119,7 +118,7 @@ func newClients(config *rest.Config) (informers.Clients, error) {
 	if err != nil {
 		return informers.Clients{}, fmt.Errorf("make the Kubernetes client: %w", err)
 	}
-	emqx, err := versioned.NewForConfig(config)
+	emqx, err := informers.NewEMQXClient(config)
 	if err != nil {
 		return informers.Clients{}, fmt.Errorf("make the client of EMQX resources: %w", err)
 	}

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/discovery"
+	"k8s.io/klog/v2"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
@@ -15,12 +18,21 @@ import (
 // preflightTimeout is how long a CRD that was just applied may take to be served.
 const preflightTimeout = 30 * time.Second
 
-// preflight waits for the API server to know EMQX resources, and says what is missing when it does not. Without it the
-// caches would wait for ever and say nothing.
-func preflight(ctx context.Context, kube kubernetes.Interface) error {
+// applyCRD is the remedy for what the preflight finds.
+const applyCRD = "kubectl apply -k manifests/"
+
+// server is what the preflight asks of the API server.
+type server interface {
+	discovery.ServerResourcesInterface
+	discovery.OpenAPIV3SchemaInterface
+}
+
+// preflight waits for the API server to know EMQX resources with all their fields, and says in a sentence what is missing
+// when it does not: caches would wait for the resource in vain, and what is written to a missing field is lost.
+func preflight(ctx context.Context, api server) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, time.Second, preflightTimeout, true, func(context.Context) (bool, error) {
-		_, last = kube.Discovery().ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String())
+		last = checkCRD(api)
 		return last == nil, nil
 	})
 	switch {
@@ -29,8 +41,47 @@ func preflight(ctx context.Context, kube kubernetes.Interface) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case apierrors.IsNotFound(last):
-		return fmt.Errorf("the API server does not know EMQX resources (%s): install the CRD with kubectl apply -k manifests/", v2beta1.SchemeGroupVersion)
+		return fmt.Errorf("the API server does not know EMQX resources (%s): install the CRD with %s", v2beta1.SchemeGroupVersion, applyCRD)
+	case errors.As(last, new(outdatedError)):
+		return last
+	case errors.As(last, new(uncheckedError)):
+		// Whoever may not read the schema can still do without this check.
+		klog.FromContext(ctx).Error(last, "Whether the CRD has all fields could not be checked")
+		return nil
 	default:
 		return fmt.Errorf("ask the API server for %s: %w", v2beta1.SchemeGroupVersion, last)
 	}
+}
+
+// outdatedError tells which fields the CRD does not have.
+type outdatedError struct{ missing []string }
+
+// Error says so, with the remedy.
+func (e outdatedError) Error() string {
+	const shown = 5
+	fields := strings.Join(e.missing[:min(shown, len(e.missing))], ", ")
+	if more := len(e.missing) - shown; more > 0 {
+		fields += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("the CRD of EMQX resources is of another version and lacks fields that this one writes or reads: %s; apply that of this version with %s", fields, applyCRD)
+}
+
+// uncheckedError tells that the schema could not be read.
+type uncheckedError struct{ error }
+
+// Unwrap returns why.
+func (e uncheckedError) Unwrap() error { return e.error }
+
+func checkCRD(api server) error {
+	if _, err := api.ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String()); err != nil {
+		return err
+	}
+	missing, err := missingFields(api.OpenAPIV3())
+	switch {
+	case err != nil:
+		return uncheckedError{err}
+	case len(missing) > 0:
+		return outdatedError{missing}
+	}
+	return nil
 }

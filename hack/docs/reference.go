@@ -117,6 +117,9 @@ func object(b *strings.Builder, path string, schema property, t reflect.Type) er
 			return fmt.Errorf("%s: the schema has no field %s: run make generate", path, name)
 		}
 		kind, element := typeName(field.Type)
+		if strings.HasSuffix(element.Name(), "Time") {
+			value.Pattern = "" // The type says it better.
+		}
 		of := path + "." + name
 		switch {
 		case !ours(element):

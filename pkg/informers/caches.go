@@ -34,7 +34,8 @@ import (
 
 // Clients are how the informers reach the API server.
 type Clients struct {
-	Kube     kubernetes.Interface
+	Kube kubernetes.Interface
+	// EMQX is made by NewEMQXClient.
 	EMQX     versioned.Interface
 	Metadata metadata.Interface
 }
@@ -92,7 +93,7 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 	c.shutdown = append(c.shutdown, emqx.Shutdown, pods.Shutdown, kube.Shutdown, meta.Shutdown)
 
 	for _, err := range []error{
-		c.EMQXes.add(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
+		c.addEMQXes(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
 		c.StatefulSets.add(namespace, kube.Apps().V1().StatefulSets().Informer(), byController, byClaim),
 		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim),
 		c.Services.add(namespace, kube.Core().V1().Services().Informer()),
@@ -143,6 +144,8 @@ func (c *Caches) Synced() bool {
 // Cache is what is known of one kind, over the namespaces that are watched.
 type Cache[T cache.Object] struct {
 	informers map[string]cache.SharedIndexInformer
+	// hidden tells which objects are kept and not returned; nil for none.
+	hidden func(T) bool
 }
 
 func (c *Cache[T]) add(namespace string, informer cache.SharedIndexInformer, indexers ...cache.Indexers) error {
@@ -167,6 +170,15 @@ func (c *Cache[T]) informer(namespace string) cache.SharedIndexInformer {
 
 // Get returns an object, and false when there is none or its namespace is not watched. It must not be changed.
 func (c *Cache[T]) Get(name cache.ObjectName) (T, bool) {
+	object, ok := c.get(name)
+	if ok && c.hidden != nil && c.hidden(object) {
+		var none T
+		return none, false
+	}
+	return object, ok
+}
+
+func (c *Cache[T]) get(name cache.ObjectName) (T, bool) {
 	var none T
 	informer := c.informer(name.Namespace)
 	if informer == nil {
@@ -185,7 +197,7 @@ func (c *Cache[T]) List() []T {
 	var objects []T
 	for _, informer := range c.informers {
 		for _, object := range informer.GetIndexer().List() {
-			if typed, ok := object.(T); ok {
+			if typed, ok := object.(T); ok && (c.hidden == nil || !c.hidden(typed)) {
 				objects = append(objects, typed)
 			}
 		}

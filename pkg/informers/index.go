@@ -110,6 +110,9 @@ func trimmedTemplate(set *appsv1.StatefulSet) corev1.PodTemplateSpec {
 		}
 		template.Spec.Containers = append(template.Spec.Containers, kept)
 	}
+	for _, container := range set.Spec.Template.Spec.InitContainers {
+		template.Spec.InitContainers = append(template.Spec.InitContainers, corev1.Container{Name: container.Name, Ports: container.Ports})
+	}
 	for _, volume := range set.Spec.Template.Spec.Volumes {
 		if volume.Name == resources.BootstrapConfigVolume {
 			template.Spec.Volumes = append(template.Spec.Volumes, volume)

@@ -97,7 +97,7 @@ func TestRenderingIsPure(t *testing.T) {
 func TestServiceTemplate(t *testing.T) {
 	emqx := sample(func(e *v2beta1.EMQX) {
 		e.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{
-			ObjectMeta: metav1.ObjectMeta{Name: "ignored", Labels: map[string]string{"a": "b", v2beta1.LabelInstance: "mine"}, Annotations: map[string]string{"lb": "internal"}},
+			ObjectMeta: v2beta1.TemplateMeta{Labels: map[string]string{"a": "b", v2beta1.LabelInstance: "mine"}, Annotations: map[string]string{"lb": "internal"}},
 			Spec: corev1.ServiceSpec{
 				Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"x": "y"},
 				Ports: []corev1.ServicePort{{Name: "mqtt", Port: 1883, NodePort: 30001}},

@@ -263,6 +263,9 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 	emqx, exists := c.config.Caches.EMQXes.Get(name)
 	if !exists {
 		c.forget(name)
+		if unknown, ok := c.config.Caches.Unknown(name); ok {
+			return "undecodable", 0, c.tellUnknown(ctx, unknown)
+		}
 		return "gone", 0, nil
 	}
 	if kind, stale := c.writes.stale(name, func(kind, version string) bool { return c.seen(kind, name.Namespace, version) }); stale {

@@ -71,11 +71,14 @@ func (e *executor) execute(ctx context.Context, s machine.Snapshot, groups []mac
 
 // final reports whether an error is a refusal that trying again does not change: only a person can.
 func final(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) || errors.Is(err, errMissingReference)
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) || errors.Is(err, errMissingReference) || errors.Is(err, errInvalidReference)
 }
 
 // errMissingReference: something that the specification names does not exist.
 var errMissingReference = errors.New("it does not exist")
+
+// errInvalidReference: what the specification names exists and cannot be used.
+var errInvalidReference = errors.New("it cannot be used")
 
 // overtaken reports whether an error tells that the object is not as it was seen: the caches will show what it is like.
 func overtaken(err error) bool { return apierrors.IsConflict(err) }
@@ -180,7 +183,11 @@ func (e *executor) createKeysSecret(ctx context.Context, s machine.Snapshot) err
 		if err != nil {
 			return fmt.Errorf("spec.bootstrapAPIKeys[%d].secretRef.secret: %w", i, err)
 		}
-		keys = append(keys, resources.APIKey{Key: name, Secret: secret})
+		key, err := apiKey(name, secret)
+		if err != nil {
+			return fmt.Errorf("spec.bootstrapAPIKeys[%d].secretRef: %w", i, err)
+		}
+		keys = append(keys, key)
 	}
 	// Nodes that run know the password of a Secret that was lost: another would shut the operator out.
 	password := cmp.Or(e.password(s.EMQX), randomText())

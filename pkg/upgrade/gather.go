@@ -41,6 +41,7 @@ func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, o
 	if err := gatherServices(caches, &s); err != nil {
 		return s, err
 	}
+	explain(caches, &s)
 	gatherOthers(caches, &s)
 	return s, nil
 }
@@ -171,7 +172,10 @@ func number(object metav1.Object, annotation string) int32 {
 
 // readTemplate takes over what a set was made with.
 func readTemplate(set *machine.Set, spec corev1.PodSpec) {
-	for _, container := range spec.Containers {
+	for _, container := range slices.Concat(spec.Containers, spec.InitContainers) {
+		for _, port := range container.Ports {
+			set.PortNames = append(set.PortNames, port.Name)
+		}
 		if container.Name != resources.EMQXContainer {
 			continue
 		}

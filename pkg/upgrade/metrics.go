@@ -39,7 +39,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
 	}
 	m := &metrics{
-		// result: ok, error, stale, gone, steered
+		// result: ok, error, stale, gone, steered, undecodable
 		syncs: counter("syncs_total", "Syncs of EMQX resources, by result.", "result"),
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: metricsPrefix + "sync_duration_seconds", Help: "How long syncs of EMQX resources took.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
@@ -107,7 +107,7 @@ type gauges struct {
 	fleet   *fleet
 	working atomic.Bool
 
-	phase, paused, stalled, clients, total, moved, estimatedEnd                    *prometheus.Desc
+	phase, paused, stalled, undecodable, clients, total, moved, estimatedEnd       *prometheus.Desc
 	nodeClients, nodeSessions, nodeConnRate, nodeSessRate, nodeUp, nodeEnd, seenAt *prometheus.Desc
 }
 
@@ -120,6 +120,7 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 		phase:        cluster("phase", "1 for the phase that a cluster is in, 0 for the others.", "phase"),
 		paused:       cluster("paused", "1 while spec.updateStrategy.paused is set."),
 		stalled:      cluster("stalled", "1 while only a person can help, with the reason.", "reason"),
+		undecodable:  cluster("undecodable_objects", "1 for an EMQX resource that cannot be decoded: its cluster stays as the last specification that could be asks."),
 		clients:      cluster("clients", "MQTT clients connected to a cluster."),
 		total:        cluster("upgrade_clients_total", "Clients that an evacuation began with."),
 		moved:        cluster("upgrade_clients_moved", "Clients connected to the target revision during an evacuation."),
@@ -137,7 +138,7 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 // Describe names the gauges.
 func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		g.phase, g.paused, g.stalled, g.clients, g.total, g.moved, g.estimatedEnd,
+		g.phase, g.paused, g.stalled, g.undecodable, g.clients, g.total, g.moved, g.estimatedEnd,
 		g.nodeClients, g.nodeSessions, g.nodeConnRate, g.nodeSessRate, g.nodeUp, g.nodeEnd, g.seenAt,
 	} {
 		descriptions <- d
@@ -148,6 +149,9 @@ func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
 func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	if !g.working.Load() {
 		return
+	}
+	for _, emqx := range g.caches.Undecodable() {
+		out <- prometheus.MustNewConstMetric(g.undecodable, prometheus.GaugeValue, 1, emqx.Namespace, emqx.Name)
 	}
 	for _, emqx := range g.caches.EMQXes.List() {
 		g.collectCluster(out, emqx)

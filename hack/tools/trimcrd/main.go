@@ -1,6 +1,7 @@
 // Command trimcrd makes the generated CRD small enough for a plain `kubectl apply`, which keeps a copy of the object in
 // an annotation of at most 256 KiB: descriptions of Kubernetes' own types are dropped below the field that holds them.
-// The descriptions of this project's own fields stay, for `kubectl explain`.
+// What this project's types say of their fields stays, for `kubectl explain`. And it bounds what Go decodes with bounds:
+// see tighten.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -37,6 +39,7 @@ func run(file string) error {
 	for _, version := range crd["spec"].(map[string]any)["versions"].([]any) {
 		schema := version.(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"].(map[string]any)
 		trim(schema, reflect.TypeFor[v2beta1.EMQX]())
+		tighten(schema)
 	}
 	compact, err := json.Marshal(crd)
 	if err != nil {
@@ -70,6 +73,8 @@ func trim(schema map[string]any, t reflect.Type) {
 				trim(property, field.t)
 			}
 		}
+	case t == reflect.TypeFor[metav1.MicroTime]():
+		schema["pattern"] = microTime
 	default:
 		description := schema["description"]
 		strip(schema)

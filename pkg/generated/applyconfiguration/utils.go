@@ -52,6 +52,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &appsv2beta1.SecretRefApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("ServiceTemplate"):
 		return &appsv2beta1.ServiceTemplateApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("TemplateMeta"):
+		return &appsv2beta1.TemplateMetaApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("UpdateStrategy"):
 		return &appsv2beta1.UpdateStrategyApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("UpgradeStatus"):

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -54,7 +55,13 @@ func ready(d Decision, serving metav1.Condition, failures []Failure) metav1.Cond
 	if !d.Unknown.None() {
 		message += ", as far as is known: " + d.Unknown.Message
 	}
-	return condition(v2beta1.ConditionReady, true, "Done", message)
+	words := []string{message}
+	for _, notice := range d.Notices {
+		if notice.Reason == fieldHasNoEffect {
+			words = append(words, notice.Message) // The event that tells of it is gone after an hour.
+		}
+	}
+	return condition(v2beta1.ConditionReady, true, "Done", strings.Join(words, "; "))
 }
 
 func waitingFor(d Decision) string {

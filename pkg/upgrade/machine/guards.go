@@ -62,7 +62,7 @@ func former(s Snapshot) Lack {
 
 // problemOf says what only a person can mend before the specification can be carried out, nil when it can be.
 func problemOf(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) *Lack{nameTaken, cookieLost, configProblem, unsupported} {
+	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, configProblem, specProblem, unsupported} {
 		if problem := rule(s); problem != nil {
 			return problem
 		}

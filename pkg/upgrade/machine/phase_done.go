@@ -44,11 +44,13 @@ func finish(s Snapshot, why string) Decision {
 	return decision
 }
 
+const fieldHasNoEffect = "FieldHasNoEffect"
+
 // notices tells of fields that are accepted and have no effect.
 func notices(s Snapshot, set Set) []Lack {
 	var told []Lack
 	ignored := func(field, instead string) {
-		told = append(told, Lack{"FieldHasNoEffect", fmt.Sprintf("%s has no effect: %s", field, instead)})
+		told = append(told, Lack{fieldHasNoEffect, fmt.Sprintf("%s has no effect: %s", field, instead)})
 	}
 	spec := s.EMQX.Spec
 	if core := spec.CoreTemplate.Spec; core.MinAvailable != nil || core.MaxUnavailable != nil {
@@ -59,6 +61,9 @@ func notices(s Snapshot, set Set) []Lack {
 	}
 	if spec.UpdateStrategy.PromotedRevision != "" {
 		ignored("spec.updateStrategy.promotedRevision", "this version promotes automatically")
+	}
+	if field := ignoredSelector(s); field != "" {
+		ignored(field, "the Service selects the nodes that serve")
 	}
 	if spec.Config.Mode == v2beta1.ConfigModeReplace {
 		ignored("spec.config.mode", "configuration reaches the nodes with the next revision")

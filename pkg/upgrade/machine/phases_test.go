@@ -25,7 +25,7 @@ var testNow = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 func upgrading(phase v2beta1.Phase, change ...func(*Snapshot)) Snapshot {
 	s := Snapshot{
 		Now: testNow, Wanted: map[Role]Target{Core: {Revision: "green", Intent: `{"image":"b"}`, Replicas: 2}},
-		Headless: Current, CookieSecret: Current, KeysSecret: Current,
+		Headless: Current, CookieSecret: Current, KeysSecret: Current, Config: resources.Config{Ports: setOfTwo("green", testNow).Ports},
 		ConfigMaps: map[string]ObjectState{"e-configs-blue": Current, "e-configs-green": Current},
 		EMQX: &v2beta1.EMQX{
 			ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", Generation: 2},
@@ -257,7 +257,7 @@ func TestPhases(t *testing.T) {
 
 		// Provisioning
 		{"the set is made, after the configuration", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green")), v2beta1.PhaseProvisioning, "to be created",
-			[]Action{ApplyConfigMap{"e-configs-green", "green"}, CreateSet{resources.CoreSet{Revision: "green", Replicas: 2, Intent: `{"image":"b"}`, ConfigMap: "e-configs-green"}}}},
+			[]Action{ApplyConfigMap{"e-configs-green", "green"}, CreateSet{resources.CoreSet{Revision: "green", Replicas: 2, Ports: setOfTwo("green", testNow).Ports, Intent: `{"image":"b"}`, ConfigMap: "e-configs-green"}}}},
 		{"a set that is too small is enlarged", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Replicas, s.NodeCount, s.ServingSince, s.Pods = 1, 1, time.Time{}, s.Pods[:1] })), v2beta1.PhaseProvisioning, "to have 2 nodes",
 			[]Action{ScaleSet{SetRef: ref("green"), Replicas: 2, NodeCount: 2}}},
 		{"all is ready", upgrading(v2beta1.PhaseProvisioning, serving("blue")), v2beta1.PhaseSwitching, "", nil},

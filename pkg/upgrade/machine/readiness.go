@@ -70,9 +70,9 @@ func lacks(s Snapshot, set Set, pod Pod) Lack {
 	case pod.Deleting:
 		return Lack{podDeleting, "is being deleted" + kept(pod.Finalizers)}
 	case pod.Trouble != "":
-		return Lack{podTrouble, "has trouble: " + pod.Trouble}
+		return Lack{podTrouble, "has trouble: " + pod.Trouble + suspectPort(s)}
 	case !pod.ContainersReady:
-		return Lack{podStarting, "is starting"}
+		return Lack{podStarting, "is starting" + suspectPort(s)}
 	case node.Unauthorized:
 		return Lack{unauthorized, "does not know the operator's API key: " + node.Failure}
 	case notAsked(node):

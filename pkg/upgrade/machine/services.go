@@ -76,6 +76,8 @@ func keepServices(s Snapshot) []Group {
 			groups = append(groups, Group{DeleteService{Kind: kind}})
 		case !resources.ServiceEnabled(s.EMQX, kind) || set == nil || exists && service.State == Current:
 		case !exists && set.ServingSince.IsZero(): // The switch makes it.
+		case exists && service.Revision != "" && wrongTarget(s, kind, set.PortNames) != "":
+			// It would lead to nobody. What it says now goes on; the switch to pods that have the port writes it.
 		default:
 			groups = append(groups, pointService(s, kind, *set))
 		}

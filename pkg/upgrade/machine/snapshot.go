@@ -123,6 +123,8 @@ type Set struct {
 	// Ports and ConfigHash are those of the configuration that it was created with.
 	Ports      resources.Ports
 	ConfigHash string
+	// PortNames are the names that the containers of its pods give to their ports.
+	PortNames []string
 	// ConfigMap is the name of the ConfigMap that its pods read.
 	ConfigMap string
 	// Intent is what its revision was hashed from; empty when another operator made the set.

@@ -57,10 +57,11 @@ func StatusOf(s Snapshot, d Decision, failures ...Failure) v2beta1.EMQXStatus {
 // The words of EMQXStatus.State that are no phase.
 const (
 	// StateReady is the word for a cluster that is as it shall be.
-	StateReady    = "Ready"
+	StateReady = "Ready"
+	// StateStalled is the word for one that waits for a person.
+	StateStalled  = "Stalled"
 	stateNotReady = "NotReady"
 	statePaused   = "Paused"
-	stateStalled  = "Stalled"
 	stateDeleting = "Deleting"
 )
 
@@ -68,7 +69,7 @@ const (
 func stateWord(d Decision, conditions []metav1.Condition) string {
 	switch {
 	case d.Stalled != nil:
-		return stateStalled
+		return StateStalled
 	case d.Paused:
 		return statePaused
 	case d.Phase != v2beta1.PhaseDone:

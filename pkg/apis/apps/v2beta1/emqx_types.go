@@ -119,6 +119,7 @@ type EMQXSpec struct {
 
 // BootstrapAPIKey is an API key of EMQX, given here or read from a Secret.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.key) || self.key != 'emqx-operator-controller'",message="key must not be emqx-operator-controller: that is the operator's own, which it would lose its access with"
 // +kubebuilder:validation:XValidation:rule="has(self.secretRef) != (has(self.key) && has(self.secret))",message="give either key and secret, or secretRef"
 type BootstrapAPIKey struct {
 	// Key is the name of the key.
@@ -193,13 +194,11 @@ type ServiceTemplate struct {
 	Enabled *bool `json:"enabled,omitempty"`
 	// ObjectMeta gives labels and annotations; a name given here has no effect.
 	// +optional
-	// +kubebuilder:pruning:PreserveUnknownFields
-	// +kubebuilder:validation:Schemaless
-	// +kubebuilder:validation:Type=object
-	ObjectMeta metav1.ObjectMeta `json:"metadata,omitempty"`
+	ObjectMeta TemplateMeta `json:"metadata,omitempty"`
 	// Spec is the Service's own. Its ports are merged with those of the configuration and win by name or by number and
 	// protocol; its selector has no effect.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.type) || self.type != 'ExternalName'",message="type must not be ExternalName: the Service leads to the pods of this cluster"
 	// +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, p.port > 0 && p.port < 65536)",message="ports must be between 1 and 65535"
 	Spec corev1.ServiceSpec `json:"spec,omitempty"`
 }

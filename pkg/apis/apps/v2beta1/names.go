@@ -35,6 +35,17 @@ const (
 	AnnotationReplicas = "apps.emqx.io/replicas"
 )
 
+// AnnotationUndecodable is never written to a resource. The operator's own client puts it on one that cannot be decoded, as
+// it is sent by the API server; its value is why.
+const AnnotationUndecodable = "apps.emqx.io/undecodable"
+
+// Undecodable is why the resource could not be decoded; empty when it could be.
+func (e *EMQX) Undecodable() string { return e.Annotations[AnnotationUndecodable] }
+
+// Unknown reports whether nothing but metadata and status are known of a resource that could not be decoded. Else its
+// specification is the last that could be.
+func (e *EMQX) Unknown() bool { return e.Undecodable() != "" && e.Spec.Image == "" }
+
 // ConditionOnServing is the readiness gate of the pods: True once another member of the cluster has seen the pod's node
 // running.
 const ConditionOnServing = "apps.emqx.io/on-serving"

@@ -98,6 +98,11 @@ func (in ServiceTemplate) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in TemplateMeta) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.TemplateMeta"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in UpdateStrategy) OpenAPIModelName() string {
 	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.UpdateStrategy"
 }

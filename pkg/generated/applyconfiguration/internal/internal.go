@@ -72,7 +72,7 @@ var schemaYAML = typed.YAMLObject(`types:
     fields:
     - name: metadata
       type:
-        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.TemplateMeta
       default: {}
     - name: spec
       type:
@@ -270,7 +270,7 @@ var schemaYAML = typed.YAMLObject(`types:
     fields:
     - name: metadata
       type:
-        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.TemplateMeta
       default: {}
     - name: spec
       type:
@@ -601,12 +601,25 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: boolean
     - name: metadata
       type:
-        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.TemplateMeta
       default: {}
     - name: spec
       type:
         namedType: io.k8s.api.core.v1.ServiceSpec
       default: {}
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.TemplateMeta
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: labels
+      type:
+        map:
+          elementType:
+            scalar: string
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.UpdateStrategy
   map:
     fields:

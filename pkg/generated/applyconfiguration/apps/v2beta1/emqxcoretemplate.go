@@ -4,17 +4,13 @@
 
 package v2beta1
 
-import (
-	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
-)
-
 // EMQXCoreTemplateApplyConfiguration represents a declarative configuration of the EMQXCoreTemplate type for use
 // with apply.
 //
 // EMQXCoreTemplate describes the core nodes.
 type EMQXCoreTemplateApplyConfiguration struct {
 	// ObjectMeta gives labels and annotations for the pods.
-	ObjectMeta *v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
+	ObjectMeta *TemplateMetaApplyConfiguration `json:"metadata,omitempty"`
 	// Spec describes the pods of the core nodes.
 	Spec *EMQXCoreTemplateSpecApplyConfiguration `json:"spec,omitempty"`
 }
@@ -28,7 +24,7 @@ func EMQXCoreTemplate() *EMQXCoreTemplateApplyConfiguration {
 // WithObjectMeta sets the ObjectMeta field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the ObjectMeta field is set to the value of the last call.
-func (b *EMQXCoreTemplateApplyConfiguration) WithObjectMeta(value *v1.ObjectMetaApplyConfiguration) *EMQXCoreTemplateApplyConfiguration {
+func (b *EMQXCoreTemplateApplyConfiguration) WithObjectMeta(value *TemplateMetaApplyConfiguration) *EMQXCoreTemplateApplyConfiguration {
 	b.ObjectMeta = value
 	return b
 }

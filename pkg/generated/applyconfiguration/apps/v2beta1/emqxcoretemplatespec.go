@@ -13,6 +13,10 @@ import (
 // with apply.
 //
 // EMQXCoreTemplateSpec describes the pods of the core nodes.
+//
+// Every core node is connected to every other and takes part in every write, and in an upgrade there are twice as many: 50
+// make a mesh of 100 nodes and 4,950 connections, which is about what Erlang's distribution bears. More clients want
+// replicant nodes, or larger cores.
 type EMQXCoreTemplateSpecApplyConfiguration struct {
 	EMQXReplicantTemplateSpecApplyConfiguration `json:""`
 	// VolumeClaimTemplates asks for a persistent volume a node. This version of the operator keeps the data of core

@@ -14,6 +14,9 @@ import (
 //
 // EMQXReplicantTemplateSpec describes the pods of one role. A change of anything but replicas, minAvailable and
 // maxUnavailable starts a blue-green upgrade.
+//
+// The number of replicas is bounded for both roles, so that a slip of the keyboard does not fill the Kubernetes cluster: a
+// replicant is connected to every core, and ten times the replicants that EMQX's own largest tests had are allowed.
 type EMQXReplicantTemplateSpecApplyConfiguration struct {
 	// NodeSelector selects the Kubernetes nodes that the pods may run on.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`

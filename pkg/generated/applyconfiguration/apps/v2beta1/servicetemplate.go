@@ -5,8 +5,7 @@
 package v2beta1
 
 import (
-	corev1 "k8s.io/api/core/v1"
-	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
+	v1 "k8s.io/api/core/v1"
 )
 
 // ServiceTemplateApplyConfiguration represents a declarative configuration of the ServiceTemplate type for use
@@ -17,10 +16,10 @@ type ServiceTemplateApplyConfiguration struct {
 	// Enabled says whether the Service exists. Set to false it is removed.
 	Enabled *bool `json:"enabled,omitempty"`
 	// ObjectMeta gives labels and annotations; a name given here has no effect.
-	ObjectMeta *v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
+	ObjectMeta *TemplateMetaApplyConfiguration `json:"metadata,omitempty"`
 	// Spec is the Service's own. Its ports are merged with those of the configuration and win by name or by number and
 	// protocol; its selector has no effect.
-	Spec *corev1.ServiceSpec `json:"spec,omitempty"`
+	Spec *v1.ServiceSpec `json:"spec,omitempty"`
 }
 
 // ServiceTemplateApplyConfiguration constructs a declarative configuration of the ServiceTemplate type for use with
@@ -40,7 +39,7 @@ func (b *ServiceTemplateApplyConfiguration) WithEnabled(value bool) *ServiceTemp
 // WithObjectMeta sets the ObjectMeta field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the ObjectMeta field is set to the value of the last call.
-func (b *ServiceTemplateApplyConfiguration) WithObjectMeta(value *v1.ObjectMetaApplyConfiguration) *ServiceTemplateApplyConfiguration {
+func (b *ServiceTemplateApplyConfiguration) WithObjectMeta(value *TemplateMetaApplyConfiguration) *ServiceTemplateApplyConfiguration {
 	b.ObjectMeta = value
 	return b
 }
@@ -48,7 +47,7 @@ func (b *ServiceTemplateApplyConfiguration) WithObjectMeta(value *v1.ObjectMetaA
 // WithSpec sets the Spec field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Spec field is set to the value of the last call.
-func (b *ServiceTemplateApplyConfiguration) WithSpec(value corev1.ServiceSpec) *ServiceTemplateApplyConfiguration {
+func (b *ServiceTemplateApplyConfiguration) WithSpec(value v1.ServiceSpec) *ServiceTemplateApplyConfiguration {
 	b.Spec = &value
 	return b
 }
