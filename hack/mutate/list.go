@@ -18,7 +18,7 @@ func mutations() []mutation {
 		{machine + "leaving.go", "	case node.Empty(), s.stopped(pod), overDeadline(s, pod):\n", "	case true:\n", "an occupied pod is removed"},
 		{machine + "leaving.go", "!evacuationStarted(s, pod) || !welcome(s)", "!welcome(s)", "the deadline runs for a node that was never evacuated"},
 		{machine + "leaving.go", "!evacuationStarted(s, pod) || !welcome(s)", "!evacuationStarted(s, pod)", "the deadline runs while nobody takes clients"},
-		{machine + "leaving.go", "return info.LiveConnections.Value > 0 || info.Connections.Value > 0", "return false", "what was noted counts more than clients that are there"},
+		{machine + "leaving.go", "return info.LiveConnections.Value > 0 || info.Connections.Value > 0", "return info.LiveConnections.Value < 0", "what was noted counts more than clients that are there"},
 		{machine + "clients.go", "	if lack := unobserved(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while the Service does not lead to the target alone"},
 		{machine + "clients.go", "	if lack := servingSilent(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while a member is frozen"},
 		{machine + "phase_provisioning.go", "	if lack := servingSilent(s); !lack.None() {\n		return wait(s, serve(s), lack)\n	}\n", "", "it is switched while a node with clients is silent"},
