@@ -415,6 +415,7 @@ func (w *simWorld) interfere() {
 			set := sets[w.rng.IntN(len(sets))]
 			w.note("a stranger scales set %s up", set.Name)
 			*set.Spec.Replicas++
+			set.Generation++
 			w.must(w.update(setsResource, &set, simNamespace), "scale a set")
 		}
 	case 2:

@@ -139,10 +139,10 @@ func coreNodesStatus(s Snapshot, d Decision) v2beta1.EMQXNodesStatus {
 	if target.Revision == "" {
 		status.UpdateRevision = s.EMQX.Status.CoreNodesStatus.UpdateRevision // The specification cannot be read.
 	}
-	if d.Phase == v2beta1.PhaseEvacuating || d.Phase == v2beta1.PhaseDone {
-		if s.Services[resources.Listeners].Revision == "" && target.Revision != "" {
-			status.CurrentRevision = target.Revision // There is no Service to tell, and the switch is over.
-		}
+	set := s.targetSet(Core)
+	over := d.Phase == v2beta1.PhaseEvacuating || d.Phase == v2beta1.PhaseDone
+	if over && s.Services[resources.Listeners].Revision == "" && set != nil && !set.ServingSince.IsZero() {
+		status.CurrentRevision = target.Revision // There is no Service to tell, and the switch is over.
 	}
 	for _, set := range s.Sets {
 		for _, pod := range set.Pods {

@@ -126,3 +126,10 @@ func reasonsOf(events []Event) []string {
 	}
 	return reasons
 }
+
+// TestCurrentIsWhatServed: a Service that was lost while another revision is only asked for leads back to the one that served.
+func TestCurrentIsWhatServed(t *testing.T) {
+	s := upgrading(v2beta1.PhaseDone, without("green"), withCurrent("blue"), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true }),
+		func(s *Snapshot) { s.Services = map[resources.ServiceKind]Service{} })
+	require.Equal(t, "blue", StatusOf(s, Decide(s)).CoreNodesStatus.CurrentRevision)
+}
