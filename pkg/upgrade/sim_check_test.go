@@ -173,11 +173,13 @@ func (w *simWorld) checkAway() {
 	}
 	// Who was away when the clients were counted may come back unseen.
 	limit := w.limit(len(w.clients))
-	if away <= limit {
-		w.excused = 0
-	}
+	uncounted := w.uncounted
 	if upgrade := w.resource().Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
-		w.uncounted = max(0, all-int(upgrade.ClientsTotal))
+		uncounted = max(0, all-int(upgrade.ClientsTotal))
+	}
+	w.uncounted = max(w.uncounted, uncounted)
+	if away <= limit { // Only now it is sure that none of them is away any more.
+		w.excused, w.uncounted = 0, uncounted
 	}
 	limit += w.excused + w.uncounted
 	if w.operator.dead || w.now().Sub(w.operator.began) < unsupervised {
