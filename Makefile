@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 VERSION ?= 0.1.0
 LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
-SIM_RUNS ?= 1000
+SIM_RUNS ?= 500
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
 
 .PHONY: help

@@ -214,7 +214,12 @@ func (w *simWorld) checkServing() {
 		}
 		whole = whole || set.Annotations[v2beta1.AnnotationServingSince] != "" && ready > 0 && ready == *set.Spec.Replicas
 	}
-	if !whole || w.pick() != "" || w.operator.dead {
+	// While a node that may have clients is frozen, a switch is held, and so is the way to those who could serve.
+	frozen := false
+	for _, n := range w.nodes {
+		frozen = frozen || !n.dead && w.now().Before(n.frozen.Add(10*time.Second))
+	}
+	if !whole || frozen || w.pick() != "" || w.operator.dead {
 		w.outage = time.Time{}
 		return
 	}
