@@ -6,8 +6,8 @@
 //	gather.go    caches and the last observation of EMQX  → Snapshot   values only
 //	machine/     Snapshot → Decision   pure
 //	execute.go   the Decision's groups of actions on Kubernetes; the goal goes to the driver of EMQX
-//	status.go    the status that Snapshot and Decision amount to, written once and only when it differs
-//	events.go, metrics.go   what people and Prometheus are told, after the status was written
+//	controller.go  the status that they amount to, written once and only when it differs; then events
+//	metrics.go     what Prometheus is told
 //
 // Three laws make it safe to be killed at any moment. A handler advances only when the Snapshot already shows what the
 // phase was to bring about, so that it never acts and advances in one sync. Writes carry absolute values. Everything
