@@ -54,21 +54,39 @@ func (d *Driver) makeLeave(ctx context.Context, absent []string) {
 	}
 }
 
-// forceLeave asks a node that serves to make member leave; it returns why that failed, or nothing.
+// forceLeave asks a node that serves to make member leave; it returns why that failed, or nothing. One that runs is never
+// made to leave, whoever says that it has left Kubernetes: its clients would stay and get no messages any more.
 func (d *Driver) forceLeave(ctx context.Context, member string) string {
 	node, ok := d.speaker()
 	if !ok {
 		return "no node of the cluster answers that could make " + member + " leave it"
 	}
 	credentials, err := d.credentials.get(ctx)
-	if err == nil {
-		err = d.config.API.ForceLeave(ctx, node, credentials, member)
-	}
 	if err != nil {
+		return stable(err)
+	}
+	members, err := d.config.API.Members(ctx, node, credentials)
+	if err != nil {
+		return stable(err)
+	}
+	if slices.Contains(members, member) || d.seen(member) {
+		return "node " + member + " still runs in the cluster"
+	}
+	if err := d.config.API.ForceLeave(ctx, node, credentials, member); err != nil {
 		return stable(err)
 	}
 	d.config.Logger.V(2).Info("Made the cluster forget a node", "member", member, "askedNode", node.Name)
 	return ""
+}
+
+// seen reports whether any node that answers sees a member running: in a partition, they do not agree.
+func (d *Driver) seen(member string) bool {
+	for _, node := range d.Observation().Nodes {
+		if node.Known() && slices.Contains(node.Members, member) {
+			return true
+		}
+	}
+	return false
 }
 
 // speaker is a node that can speak for the cluster: one that runs and is not on its way out.

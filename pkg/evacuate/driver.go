@@ -136,10 +136,10 @@ func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	}
 	if loop == nil {
 		ctx, cancel := context.WithCancel(d.ctx)
-		loop = &nodeLoop{goal: goal, busy: busy, kick: make(chan struct{}, 1), ordered: make(chan error, 1), cancel: cancel}
+		loop = &nodeLoop{ctx: ctx, goal: goal, busy: busy, kick: make(chan struct{}, 1), ordered: make(chan error, 1), cancel: cancel}
 		loop.ask()
 		d.nodes[goal.Name] = loop
-		d.wait.Go(func() { d.runNode(ctx, loop) })
+		d.wait.Go(func() { d.runNode(loop) })
 		return
 	}
 	if loop.goal.equal(goal) && loop.busy == busy {
@@ -147,6 +147,7 @@ func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	}
 	loop.goal, loop.busy = goal, busy
 	loop.ask()
+	d.stopAtOnce(loop, d.observation.Load().Nodes[goal.Name])
 	select {
 	case loop.kick <- struct{}{}:
 	default: // It has not looked at the last change yet and will see this one, too.

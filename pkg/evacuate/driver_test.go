@@ -27,6 +27,8 @@ type fakeNode struct {
 	slow       time.Duration // How long an order takes.
 	refuses    error         // What it says to an order.
 	panics     bool
+	late       time.Duration // How long its questions take.
+	lateAnswer bool          // It starts an evacuation, and says so for ever later.
 }
 
 type fakeAPI struct {
@@ -35,6 +37,7 @@ type fakeAPI struct {
 	left   []string
 	secret string
 	asked  map[string]int
+	runs   []string // Members that run besides a and b.
 }
 
 func (f *fakeAPI) node(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*fakeNode, error) {
@@ -92,8 +95,14 @@ func (f *fakeAPI) Info(ctx context.Context, node emqx.Node, c emqx.Credentials) 
 }
 
 func (f *fakeAPI) Members(ctx context.Context, node emqx.Node, c emqx.Credentials) ([]string, error) {
-	_, err := f.node(ctx, node, c)
-	return []string{"b", "a"}, err
+	n, err := f.node(ctx, node, c)
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(f.get(n.name).late)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string{"b", "a"}, f.runs...), nil
 }
 
 func (f *fakeAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
@@ -130,6 +139,12 @@ func (f *fakeAPI) Start(ctx context.Context, node emqx.Node, c emqx.Credentials,
 	}
 	if n.forget--; n.forget < 0 {
 		n.evacuation = &emqx.EvacuationStatus{State: emqx.StateEvictingConns, ConnEvictRate: e.ConnEvictRate, SessEvictRate: e.SessEvictRate, Recipients: e.Recipients}
+	}
+	if n.lateAnswer {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return ctx.Err()
 	}
 	return nil
 }
@@ -359,12 +374,59 @@ func TestAbsentMembersAreMadeToLeave(t *testing.T) {
 	})
 }
 
+// TestMemberThatRunsIsNotMadeToLeave: whoever says that it has left Kubernetes may not have heard of its pod yet.
+func TestMemberThatRunsIsNotMadeToLeave(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.runs = []string{"new"}
+		d.Pursue(goal(true, Serve, Serve))
+		pass(2 * time.Second)
+		d.Pursue(goal(true, Serve, Serve, "new"))
+		pass(20 * time.Second)
+		require.Empty(t, f.gone())
+		require.Contains(t, d.Observation().Failure, "node new still runs")
+		f.mu.Lock()
+		f.runs = nil
+		f.mu.Unlock()
+		pass(20 * time.Second)
+		require.Equal(t, []string{"new"}, f.gone())
+	})
+}
+
+// TestStopDoesNotWaitForALook: evictions that shall stop do, also while the node takes long to tell how it is.
+func TestStopDoesNotWaitForALook(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Evacuate, Serve))
+		pass(3 * time.Second)
+		require.NotNil(t, f.get("a").evacuation)
+		f.change("a", func(n *fakeNode) { n.late = 3 * time.Second })
+		pass(1500 * time.Millisecond) // It is being asked.
+		d.Pursue(goal(true, Serve, Serve))
+		synctest.Wait()
+		require.Nil(t, f.get("a").evacuation)
+	})
+}
+
+// TestStartWhoseAnswerIsLateIsStopped: nobody has seen yet whether it runs.
+func TestStartWhoseAnswerIsLateIsStopped(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(2500 * time.Millisecond)
+		f.change("a", func(n *fakeNode) { n.lateAnswer = true })
+		d.Pursue(goal(true, Evacuate, Serve))
+		synctest.Wait()
+		require.NotNil(t, f.get("a").evacuation, "it runs, and its node has not said so")
+		d.Pursue(goal(true, Serve, Serve))
+		synctest.Wait()
+		require.Nil(t, f.get("a").evacuation)
+	})
+}
+
 func TestRefusedKeyIsReadAgain(t *testing.T) {
 	drive(t, func(t *testing.T, _ *fakeAPI, d *Driver, _ func() int) {
 		d.Pursue(goal(true, Serve, Serve))
 		synctest.Wait()
-		a := d.Observation().Nodes["a"]
-		require.True(t, a.Unauthorized)
+		a, b := d.Observation().Nodes["a"], d.Observation().Nodes["b"]
+		require.True(t, a.Unauthorized || b.Unauthorized, "whoever came first")
 		pass(2 * time.Second)
 		require.True(t, d.Observation().Nodes["a"].Known(), "the Secret was read again")
 	})

@@ -10,6 +10,7 @@ import (
 
 // nodeLoop is the goroutine of one node. Its fields are guarded by the driver's mutex.
 type nodeLoop struct {
+	ctx     context.Context //nolint:containedctx // It is the life of the goroutine, and of the orders that it gives.
 	goal    NodeGoal
 	busy    bool
 	kick    chan struct{} // Has room for one: the goal changed.
@@ -18,6 +19,10 @@ type nodeLoop struct {
 	// ordering tells that an order is under way. Until echoing, one whose answer was lost may still be carried out.
 	ordering bool
 	echoing  time.Time
+	// started is when an evacuation was last ordered to start, or to start in its phase, that has not been ordered to stop
+	// since; zero for never.
+	started time.Time
+	giveUp  context.CancelFunc // Of the order that is under way.
 	// The rates of an evacuation that is, or may be, under way: noted before it is ordered, since with an answer lost it
 	// may have happened, and until the node is seen without one that nobody wants any more.
 	askedConnRate, askedSessRate int32
@@ -57,7 +62,8 @@ func (l *nodeLoop) settle(node NodeObservation) NodeObservation {
 
 // runNode asks one node about itself, brings it to its goal and publishes what it is like, until ctx ends. Orders are
 // waited for beside the questions, so that a slow one makes nobody blind.
-func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
+func (d *Driver) runNode(loop *nodeLoop) {
+	ctx := loop.ctx
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last NodeObservation
@@ -67,7 +73,7 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 		case <-ctx.Done():
 			return
 		case err := <-loop.ordered:
-			if last = d.orderEnded(loop, last, err); err != nil {
+			if last.OrderFailure = refusal(err); err != nil {
 				d.publish(loop, last)
 				continue
 			}
@@ -89,28 +95,91 @@ func (d *Driver) runNode(ctx context.Context, loop *nodeLoop) {
 			return
 		}
 		if converge {
-			last = d.converge(ctx, loop, goal, last)
+			last = d.converge(loop, goal, last)
 		}
 		d.publish(loop, last)
 		timer.Reset(d.untilNext(d.interval(busy, last), 0))
 	}
 }
 
-// converge gives the order that the goal needs, if any, unless one is under way.
-func (d *Driver) converge(ctx context.Context, loop *nodeLoop, goal NodeGoal, node NodeObservation) NodeObservation {
+// converge gives the order that the goal needs, if any.
+func (d *Driver) converge(loop *nodeLoop, goal NodeGoal, node NodeObservation) NodeObservation {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if loop.ordering || !node.Known() {
-		return node
-	}
 	order := orderFor(goal, node)
-	if order == nothing {
+	switch {
+	case loop.ordering || !node.Known():
+	case order == nothing:
 		node.OrderFailure = ""
-		return node
+	default:
+		d.order(loop, goal, order)
 	}
-	loop.ordering = true
-	d.wait.Go(func() { loop.ordered <- d.guarded(func() error { return d.give(ctx, loop, goal, order) }) })
 	return node
+}
+
+// order gives an order. The caller holds the lock.
+func (d *Driver) order(loop *nodeLoop, goal NodeGoal, order order) {
+	ctx, cancel := context.WithCancel(loop.ctx)
+	loop.ordering, loop.giveUp = true, cancel
+	if order == stop {
+		loop.started = time.Time{}
+	} else {
+		loop.started = time.Now()
+	}
+	d.wait.Go(func() {
+		err := d.guarded(func() error { return d.give(ctx, loop, goal, order) })
+		cancel()
+		d.ended(loop, err)
+		select {
+		case loop.ordered <- err:
+		case <-loop.ctx.Done():
+		}
+	})
+}
+
+// ended notes that an order has ended, and stops what shall not run any more and may.
+func (d *Driver) ended(loop *nodeLoop, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	loop.ordering = false
+	if errors.Is(err, emqx.ErrSilent) || errors.Is(err, context.Canceled) {
+		loop.echoing = time.Now().Add(orderEcho)
+	}
+	if d.nodes[loop.goal.Name] == loop && !loop.started.IsZero() {
+		d.stopAtOnce(loop, d.observation.Load().Nodes[loop.goal.Name])
+	}
+}
+
+// refusal says why an order was not carried out; empty when it was, or when it was given up.
+func refusal(err error) string {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return ""
+	}
+	return stable(err)
+}
+
+// stopAtOnce stops an evacuation that shall not run any more by what is known: a look at the node, or an answer to an order,
+// that takes long must not hold it up. The caller holds the lock.
+func (d *Driver) stopAtOnce(loop *nodeLoop, node NodeObservation) {
+	switch {
+	case loop.goal.Intent != Serve:
+	case loop.ordering && !loop.started.IsZero():
+		loop.giveUp() // It is stopped when that has ended.
+	case !loop.ordering && loop.ctx.Err() == nil && (node.Known() && node.Evacuation != nil || loop.mayRun(node)):
+		d.order(loop, loop.goal, stop)
+	}
+}
+
+// mayRun reports whether an evacuation was ordered and its node has not been looked at since.
+func (l *nodeLoop) mayRun(node NodeObservation) bool {
+	return !l.started.IsZero() && !l.started.Before(node.Seen)
+}
+
+// starting notes that an evacuation is ordered now.
+func (d *Driver) starting(loop *nodeLoop) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	loop.started = time.Now()
 }
 
 // stillWanted waits for the moment in a beat to start an evacuation and reports whether the goal is still the same then.
@@ -127,21 +196,6 @@ func (d *Driver) stillWanted(ctx context.Context, loop *nodeLoop, goal NodeGoal)
 	}
 	now, _ := d.loopGoal(loop)
 	return now.equal(goal)
-}
-
-// orderEnded notes how an order ended.
-func (d *Driver) orderEnded(loop *nodeLoop, node NodeObservation, err error) NodeObservation {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	loop.ordering = false
-	node.OrderFailure = ""
-	if err != nil {
-		node.OrderFailure = stable(err)
-	}
-	if errors.Is(err, emqx.ErrSilent) {
-		loop.echoing = time.Now().Add(orderEcho)
-	}
-	return node
 }
 
 func (d *Driver) loopGoal(loop *nodeLoop) (NodeGoal, bool) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
@@ -182,6 +183,7 @@ func (d *Driver) give(ctx context.Context, loop *nodeLoop, goal NodeGoal, order 
 		logger.V(2).Info("Stopped the evacuation", "restart", order == restart)
 	}
 	if (order == start || order == restart) && d.stillWanted(ctx, loop, goal) {
+		d.starting(loop)
 		if err := d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation); err != nil {
 			d.distrust(credentials, err)
 			return err
@@ -192,10 +194,10 @@ func (d *Driver) give(ctx context.Context, loop *nodeLoop, goal NodeGoal, order 
 	return nil
 }
 
-// credentialCache reads the API key when it is not known.
+// credentialCache reads the API key when it is not known: once for all who want it then.
 type credentialCache struct {
 	read    func(context.Context) (emqx.Credentials, error)
-	reading sync.Mutex // Held while it is being read: the others wait for it, but for nobody who only looks.
+	reading singleflight.Group
 	known   atomic.Pointer[emqx.Credentials]
 }
 
@@ -203,17 +205,21 @@ func (c *credentialCache) get(ctx context.Context) (emqx.Credentials, error) {
 	if known := c.known.Load(); known != nil {
 		return *known, nil
 	}
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	if known := c.known.Load(); known != nil {
-		return *known, nil
+	// That one of those who wait gives up is no reason to stop for the others: reading has a deadline of its own.
+	reading := c.reading.DoChan("", func() (any, error) {
+		credentials, err := c.read(context.WithoutCancel(ctx))
+		if err == nil {
+			c.known.Store(&credentials)
+		}
+		return credentials, err
+	})
+	select {
+	case <-ctx.Done():
+		return emqx.Credentials{}, ctx.Err()
+	case read := <-reading:
+		credentials, _ := read.Val.(emqx.Credentials)
+		return credentials, read.Err
 	}
-	credentials, err := c.read(ctx)
-	if err != nil {
-		return emqx.Credentials{}, err
-	}
-	c.known.Store(&credentials)
-	return credentials, nil
 }
 
 // peek returns the credentials if they are known. It never waits.
