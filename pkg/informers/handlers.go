@@ -24,7 +24,7 @@ type Wake func(key cache.ObjectName, kind string)
 //	StatefulSet    yes       spec, metadata, number of pods or deletion changed   yes       its controller, or who claims its name
 //	Pod            yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
 //	Service        yes       spec or metadata changed                             yes       its controller, or who claims its name
-//	EndpointSlice  yes       endpoints changed                                    yes       its Service's controller
+//	EndpointSlice  yes       UID, endpoints or owner changed                      yes       its Service's controller
 //	ConfigMap      yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
 //	Secret         yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
 func (c *Caches) Handle(wake Wake, panicked func()) error {

@@ -170,6 +170,8 @@ func TestHandlers(t *testing.T) {
 			"endpoints": as(func(s *discoveryv1.EndpointSlice) {
 				s.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.2"}}}
 			}),
+			// A list after a watch that broke off shows what was deleted and made again as changed.
+			"another of its name": as(func(s *discoveryv1.EndpointSlice) { s.UID += "-again" }),
 		}, changes{"labels": label}, "EndpointSlice wakes n/e"},
 		{configMapsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "ConfigMap wakes n/e"},
 		{secretsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "Secret wakes n/e"},

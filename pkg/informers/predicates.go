@@ -37,7 +37,7 @@ func serviceChanged(before, after *corev1.Service) bool {
 }
 
 func endpointsChanged(before, after *discoveryv1.EndpointSlice) bool {
-	return !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints)
+	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints) || ownersChanged(before, after)
 }
 
 // replacedOrHandedOver is for objects that only matter by being there, and by whose they are.
