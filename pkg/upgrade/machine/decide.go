@@ -20,6 +20,7 @@ func Decide(s Snapshot) Decision {
 		decision = handle(s)
 	}
 	decision.Groups = append(upkeep(s), decision.Groups...)
+	decision.After = soonest(decision.After, vouching(s))
 	return deadline(s, decision)
 }
 

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // Who leaves: the pods of sets that are not their role's target, and the surplus of those that are. All others stay.
@@ -51,8 +52,10 @@ func (s *Snapshot) served(set Set) bool {
 		return true
 	}
 	return slices.ContainsFunc(set.Pods, func(pod Pod) bool {
-		info := s.node(pod).Info
-		return info.LiveConnections.Value > 0 || info.Connections.Value > 0
+		node := s.node(pod)
+		// Whoever made Services of his own leads clients to every pod that is ready.
+		unknown := pod.OnServing && (notAsked(node) || !node.Known() && !resources.ServiceEnabled(s.EMQX, resources.Listeners))
+		return node.Info.LiveConnections.Value > 0 || node.Info.Connections.Value > 0 || unknown
 	})
 }
 

@@ -202,6 +202,13 @@ func without(revision string) func(*Snapshot) {
 	}
 }
 
+// unasked has nothing be known of a node, booting that it does not answer yet.
+func unasked(n *evacuate.NodeObservation) { *n = evacuate.NodeObservation{} }
+
+func booting(n *evacuate.NodeObservation) {
+	*n = evacuate.NodeObservation{Failure: "connection refused"}
+}
+
 func silentNode(n *evacuate.NodeObservation) { n.Failure = "no answer in time" }
 
 func clients(live, sessions int64) func(*evacuate.NodeObservation) {
@@ -285,9 +292,18 @@ func TestPhases(t *testing.T) {
 			withRed(s)
 			s.Observation.Nodes["emqx@e-core-red-0.pods"] = evacuate.NodeObservation{Seen: testNow.Add(-time.Hour), Failure: "silent", Info: emqx.NodeInfo{Connections: emqx.Count{Value: 1}}}
 		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", nil},
+		{"a set whose gates are open may have clients until its nodes were asked", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
+			withRed(s)
+		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", nil},
+		{"also while they are silent and the user leads clients himself", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
+			withRed(s)
+			s.EMQX.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{Enabled: ptr.To(false)}
+			delete(s.Services, resources.Listeners)
+		}, withNode("e-core-red-0", silentNode), withNode("e-core-red-1", silentNode), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })),
+			v2beta1.PhaseProvisioning, "is starting", nil},
 		{"a set that never served is removed at once", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
 			withRed(s)
-		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", []Action{ScaleSet{SetRef: ref("red"), NodeCount: 2}}},
+		}, withNode("e-core-red-0", silentNode), withNode("e-core-red-1", silentNode), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", []Action{ScaleSet{SetRef: ref("red"), NodeCount: 2}}},
 		{"one that another operator made may have served", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
 			withRed(s)
 		}, foreign("red"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", nil},
@@ -395,6 +411,9 @@ func TestPhases(t *testing.T) {
 			delete(s.Services, resources.Listeners)
 			s.ConfigError = errors.New("line 1")
 		}), v2beta1.PhaseEvacuating, "a person", []Action{ApplyService{Kind: resources.Listeners, Revision: "green", Ports: setOfTwo("green", testNow).Ports}}},
+		{"more nodes are asked for in mid-upgrade", upgrading(v2beta1.PhaseSwitching, wanting(3)), v2beta1.PhaseSwitching, "hold 2 of 3 pods",
+			[]Action{ScaleSet{SetRef: ref("green"), Replicas: 3, NodeCount: 3}}},
+		{"not while it is paused", upgrading(v2beta1.PhaseSwitching, wanting(3), func(s *Snapshot) { s.EMQX.Spec.UpdateStrategy.Paused = true }), v2beta1.PhaseSwitching, "paused to be removed", nil},
 		{"a set that was scaled to nothing", upgrading(v2beta1.PhaseSwitching, withSet("green", func(s *Set) { s.Replicas, s.Pods = 0, nil }), func(s *Snapshot) {
 			point(s, "green")
 		}, withPod("e-core-blue-0", func(p *Pod) { p.Ready = false })), v2beta1.PhaseSwitching, "hold 0 of 2 pods",
@@ -591,11 +610,26 @@ func TestEvacuationGoal(t *testing.T) {
 	})
 }
 
+// TestGateIsLookedAtInTime: no event tells that a node beside which nobody answers had the time to join.
+func TestGateIsLookedAtInTime(t *testing.T) {
+	s := upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", func(p *Pod) { p.OnServing, p.Ready = false, false }),
+		withNode("e-core-green-0", func(n *evacuate.NodeObservation) {
+			n.Members, n.MembersSince = []string{"emqx@e-core-green-0.pods"}, testNow.Add(-7*time.Second)
+		}), withNode("e-core-green-1", silentNode))
+	require.Equal(t, 3*time.Second, Decide(s).After)
+}
+
 func TestGates(t *testing.T) {
 	closed := func(p *Pod) { p.OnServing = false }
 	opened := SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c1", Message: "the node runs in its cluster"}
 	restarted := func(p *Pod) { p.Container = "c2" }
 	alone := func(n *evacuate.NodeObservation) { n.Members = []string{"emqx@e-core-green-0.pods"} }
+	aloneFor := func(duration time.Duration) func(*evacuate.NodeObservation) {
+		return func(n *evacuate.NodeObservation) {
+			alone(n)
+			n.MembersSince = testNow.Add(-duration)
+		}
+	}
 	one := func(s *Snapshot) {
 		without("blue")(s)
 		wanting(1)(s)
@@ -628,8 +662,14 @@ func TestGates(t *testing.T) {
 				withNode(pod.Name, func(n *evacuate.NodeObservation) { n.Members = []string{pod.Node} })(s)
 			}
 		}), nil},
-		{"closed for a container that was started again", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { *n = evacuate.NodeObservation{} })),
+		{"closed for a container that was started again", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", booting)),
 			[]Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Container: "c2", Message: "the container was started again and its node has not been seen in the cluster since"}}},
+		{"not before it has been asked", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", unasked)), nil},
+		{"one beside which nobody answers has a while to join", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(9*time.Second)),
+			withNode("e-core-green-1", silentNode)), nil},
+		{"then it vouches for itself", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(10*time.Second)),
+			withNode("e-core-green-1", silentNode)), []Action{opened}},
+		{"but not beside one that answers", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(time.Hour))), nil},
 		{"until it has joined", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted)), []Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c2", Message: "the node runs in its cluster"}}},
 		{"not for one that nobody knows which container it was opened for", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", func(p *Pod) { p.GateContainer = "" }), withNode("e-core-green-0", silentNode)), nil},
 		{"never opened for a surplus pod", upgrading(v2beta1.PhaseDone, withPod("e-core-green-1", closed), wanting(1)), nil},

@@ -3,7 +3,9 @@ package machine
 import (
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 )
 
@@ -44,7 +46,7 @@ func keepSets(s Snapshot) []Group {
 				groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Asked, NodeCount: set.NodeCount}})
 			}
 		case target.Replicas < 1:
-		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set):
+		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set), grows(s, set):
 			groups = append(groups, Group{scale(s, set)})
 		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && allLeft(s, set):
 			// EMQX has forgotten the nodes that there were once more.
@@ -55,9 +57,20 @@ func keepSets(s Snapshot) []Group {
 }
 
 // scaledDown reports whether a target set that has served has fewer pods than it ever had and than is asked for: nobody
-// but a stranger takes any away. One that grows with the specification does so in Provisioning.
+// but a stranger takes any away.
 func scaledDown(s Snapshot, set Set) bool {
 	return set.Replicas < s.target(set.Role).Replicas && set.Replicas < set.NodeCount && !set.ServingSince.IsZero()
+}
+
+// grows reports whether the specification asks for more nodes of a set that serves already, in mid-upgrade: Provisioning
+// has been left, and the nodes that are asked for are waited for in every phase.
+func grows(s Snapshot, set Set) bool {
+	switch s.phase() {
+	case v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown:
+		return set.Replicas < s.target(set.Role).Replicas && !s.updateStrategy().Paused && problemOf(s) == nil
+	case v2beta1.PhasePending, v2beta1.PhaseProvisioning, v2beta1.PhaseDone:
+	}
+	return false
 }
 
 // allLeft reports whether EMQX has forgotten the nodes that a set has no more.
@@ -102,7 +115,7 @@ func gates(s Snapshot) []Group {
 			continue
 		case in && (!pod.OnServing && mayServe(s, pod) || pod.OnServing && pod.GateContainer != pod.Container):
 			gate.Serving, gate.Message = true, "the node runs in its cluster"
-		case pod.OnServing && restarted(pod) && !in:
+		case pod.OnServing && restarted(pod) && !in && !notAsked(s.node(pod)):
 			gate.Message = "the container was started again and its node has not been seen in the cluster since"
 		case pod.OnServing && apart(s, pod):
 			gate.Message = "the node runs apart from the rest of its cluster"
@@ -131,7 +144,8 @@ func restarted(pod Pod) bool {
 
 // joined reports whether another member has seen the pod's node running, and the node it. A core that boots takes
 // clients for a second before it joins its cluster and restarts its applications; only the join counts. A node that has
-// nobody beside it vouches for itself.
+// nobody beside it vouches for itself, and so does one beside which nobody answers, once it had the time to join: what it
+// would wait for may never come back.
 func joined(s Snapshot, pod Pod) bool {
 	node := s.node(pod)
 	if !node.Running() {
@@ -147,7 +161,32 @@ func joined(s Snapshot, pod Pod) bool {
 			return true
 		}
 	}
-	return alone && s.target(pod.Role).Replicas == 1
+	left, lone := lonely(s, pod)
+	return alone && s.target(pod.Role).Replicas == 1 || lone && left <= 0
+}
+
+// joinTime is how long a core takes at most from its first answer until it has joined a cluster that it can reach.
+const joinTime = 10 * time.Second
+
+// lonely reports whether a node that runs sees nobody while nobody beside it answers, and how much time it has left to join.
+func lonely(s Snapshot, pod Pod) (left time.Duration, lone bool) {
+	node := s.node(pod)
+	lone = node.Running() && len(node.Members) == 1 && !node.MembersSince.IsZero()
+	for _, other := range s.pods() {
+		lone = lone && (other.UID == pod.UID || !s.node(other).Known())
+	}
+	return joinTime - s.Now.Sub(node.MembersSince), lone
+}
+
+// vouching is when a node that is alone vouches for itself; zero for never. Time alone shows it.
+func vouching(s Snapshot) time.Duration {
+	var next time.Duration
+	for _, pod := range s.pods() {
+		if left, lone := lonely(s, pod); lone && left > 0 {
+			next = soonest(next, left)
+		}
+	}
+	return next
 }
 
 // apart reports whether a node is known to be out of the cluster: it answers, another with a larger view answers, and
