@@ -106,7 +106,7 @@ func try(ctx context.Context, dir string, m mutation, seeds int) (string, error)
 		args []string
 	}{
 		{"tables", []string{"test", "./pkg/evacuate", "./pkg/upgrade/machine", "./pkg/resources", "./pkg/informers", "./pkg/emqx"}},
-		{"simulation", []string{"test", "-failfast", "./pkg/upgrade", simulation}},
+		{"simulation", []string{"test", "-failfast", "./pkg/upgrade/simulation", simulation}},
 	} {
 		if err := goRun(ctx, dir, tests.args...); err != nil {
 			return tests.name, ctx.Err()

@@ -197,3 +197,10 @@ func liveService(t *testing.T, emqx *v2beta1.EMQX, ports resources.Ports) *corev
 	require.NoError(t, json.Unmarshal(data, &live))
 	return &live
 }
+
+// metadataScheme knows the metadata of every kind.
+func metadataScheme() *runtime.Scheme {
+	scheme := metadatafake.NewTestScheme()
+	_ = metav1.AddMetaToScheme(scheme) // Cannot fail with these types.
+	return scheme
+}
