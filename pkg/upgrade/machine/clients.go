@@ -128,7 +128,7 @@ func holdReason(s Snapshot, upgrade v2beta1.UpgradeStatus, pace evacuate.Pace) L
 	if lack := unobserved(s); !lack.None() {
 		return lack
 	}
-	if lack := servingSilent(s); !lack.None() {
+	if lack := anySilent(s, upgrade.HeldReason); !lack.None() {
 		return lack
 	}
 	if len(recipients(s)) == 0 {

@@ -74,7 +74,11 @@ func occupied(s Snapshot, pod Pod) Lack {
 	case node.Seen.IsZero() && node.Failure == "":
 		return Lack{"NodeNotAsked", "has not been asked yet"}
 	case !node.Known():
-		return Lack{"NodeSilent", "does not answer" + silence(s, pod) + "; if it is lost for good, delete its pod " + pod.Name}
+		words := "does not answer" + silence(s, pod)
+		if s.unlisted(pod) {
+			words += ", and EMQX counts it as stopped"
+		}
+		return Lack{"NodeSilent", words + "; if it is lost for good, delete its pod " + pod.Name}
 	case node.Evacuation == nil && node.OrderFailure != "":
 		return Lack{"OrderRefused", "does not do as it is told: " + node.OrderFailure}
 	case node.Evacuation == nil:

@@ -552,7 +552,7 @@ func TestEvacuationGoal(t *testing.T) {
 	t.Run("a member that is frozen holds all evictions", func(t *testing.T) {
 		decision := Decide(upgrading(v2beta1.PhaseEvacuating, full, withNode("e-core-green-1", silentNode)))
 		require.Equal(t, evacuate.Serve, intents(decision)[blue0])
-		require.Equal(t, servingIsSilent, decision.Upgrade.HeldReason)
+		require.Equal(t, memberSilent, decision.Upgrade.HeldReason)
 		require.Contains(t, decision.Waiting.Message, "emqx@e-core-green-1.pods")
 	})
 	t.Run("never to a node that takes no clients", func(t *testing.T) {

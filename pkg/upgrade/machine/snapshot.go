@@ -252,18 +252,27 @@ func (s *Snapshot) freshNode(pod Pod) evacuate.NodeObservation {
 	return node
 }
 
-// stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and a
-// node that answers does not count it among the running. Silence alone proves nothing.
-func (s *Snapshot) stopped(pod Pod) bool {
-	if pod.ContainerRunning {
-		return false
-	}
+// stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and no node
+// that answers counts it among the running. Silence alone proves nothing.
+func (s *Snapshot) stopped(pod Pod) bool { return !pod.ContainerRunning && s.unlisted(pod) }
+
+// unlisted reports whether EMQX itself counts a pod's node as stopped: other nodes answer, and each leaves it out of its
+// cluster. A node that is cut off may have its clients all the same.
+func (s *Snapshot) unlisted(pod Pod) bool {
+	listed, witnesses := s.listed(pod)
+	return witnesses > 0 && !listed
+}
+
+// listed reports whether any other node that answers counts a pod's node among the running of its cluster, and how many
+// answer.
+func (s *Snapshot) listed(pod Pod) (listed bool, witnesses int) {
 	for _, other := range s.pods() {
 		if witness := s.freshNode(other); other.UID != pod.UID && witness.Running() {
-			return !slices.Contains(witness.Members, pod.Node)
+			witnesses++
+			listed = listed || slices.Contains(witness.Members, pod.Node)
 		}
 	}
-	return false
+	return listed, witnesses
 }
 
 // updateStrategy is how an upgrade is made.
