@@ -48,6 +48,11 @@ func stay(s Snapshot, goal evacuate.Goal) Decision {
 	if !agree(s) {
 		decision.After = time.Second
 	}
+	for _, pod := range s.pods() {
+		if left, tolerated := s.tolerance(pod); tolerated {
+			decision.After = soonest(decision.After, max(0, left))
+		}
+	}
 	resume(s, &decision.Upgrade)
 	return decision
 }

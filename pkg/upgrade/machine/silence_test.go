@@ -92,3 +92,69 @@ func TestDeadMembersEndWaits(t *testing.T) {
 	require.Equal(t, v2beta1.PhaseEvacuating, decision.Phase)
 	require.Contains(t, decision.Waiting.Message, "does not answer since 12:00:00 (no answer in time), and EMQX counts it as stopped; if it is lost for good, delete its pod e-core-blue-0")
 }
+
+// tolerating has the Kubernetes node of a pod be unreachable since a minute, and the user tolerate that for some seconds.
+func tolerating(pod string, seconds int32) func(*Snapshot) {
+	return func(s *Snapshot) {
+		s.EMQX.Spec.UpdateStrategy.UnreachableTolerationSeconds = &seconds
+		withPod(pod, func(p *Pod) { p.UnreachableSince, p.Ready, p.Deleting = testNow.Add(-time.Minute), false, true })(s)
+		withNode(pod, silentNode)(s)
+		unseen("emqx@" + pod + ".pods")(s)
+	}
+}
+
+// TestLostPodsCountAsGone: a leaving pod on an unreachable Kubernetes node is waited for as long as the user says.
+func TestLostPodsCountAsGone(t *testing.T) {
+	blue0, blue1 := "emqx@e-core-blue-0.pods", "emqx@e-core-blue-1.pods"
+	for _, test := range []struct {
+		reason  string
+		s       Snapshot
+		phase   v2beta1.Phase
+		waiting string
+		actions []Action
+	}{
+		{"the others are empty", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, tolerating("e-core-blue-1", 60)), v2beta1.PhaseScalingDown, "", nil},
+		{"not yet", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, tolerating("e-core-blue-1", 61)), v2beta1.PhaseEvacuating, blue1 + " does not answer", nil},
+		{"without the field, for ever", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, tolerating("e-core-blue-1", 60), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.UnreachableTolerationSeconds = nil
+		})), v2beta1.PhaseEvacuating, "taint it node.kubernetes.io/out-of-service", nil},
+		{"not while a node still sees it", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, tolerating("e-core-blue-1", 60), withNode("e-core-green-0", func(n *evacuate.NodeObservation) {
+			n.Members = append(n.Members, blue1)
+		})), v2beta1.PhaseEvacuating, blue1, nil},
+		{"nor while it answers", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, tolerating("e-core-blue-1", 60), withNode("e-core-blue-1", clients(1, 1)),
+			withNode("e-core-blue-1", func(n *evacuate.NodeObservation) { n.Failure = "" })), v2beta1.PhaseEvacuating, "has 1 clients", nil},
+		{"it is scaled away", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, tolerating("e-core-blue-1", 60)), v2beta1.PhaseScalingDown, "pod e-core-blue-1 to be gone", []Action{ScaleSet{SetRef: ref("blue"), Replicas: 1, NodeCount: 2}}},
+		{"and the next goes, though it is still there", upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, tolerating("e-core-blue-1", 60), withSet("blue", func(s *Set) { s.Replicas = 1 })), v2beta1.PhaseScalingDown,
+			"pod e-core-blue-0 to be gone", []Action{ScaleSet{SetRef: ref("blue"), Replicas: 0, NodeCount: 2}}},
+		{"then the set", upgrading(v2beta1.PhaseScalingDown, tolerating("e-core-blue-1", 60), withSet("blue", func(s *Set) { s.Replicas, s.Pods = 0, s.Pods[1:] }), func(s *Snapshot) {
+			s.Observation.Left = map[string]bool{blue0: true, blue1: true}
+		}), v2beta1.PhaseScalingDown, "to forget", []Action{DeleteSet{ref("blue")}}},
+		{"what a set left behind there is not waited for", upgrading(v2beta1.PhaseScalingDown, tolerating("e-core-blue-1", 60), withSet("blue", func(s *Set) { s.Replicas, s.Pods, s.Orphaned = 0, s.Pods[1:], true }), func(s *Snapshot) {
+			s.Observation.Left = map[string]bool{blue0: true, blue1: true}
+		}), v2beta1.PhaseDone, "", nil},
+		{"a pod that stays is not given up", upgrading(v2beta1.PhaseProvisioning, serving("blue"), tolerating("e-core-green-1", 60)), v2beta1.PhaseProvisioning, "e-core-green-1 is being deleted", nil},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			decision := Decide(test.s)
+			require.Equal(t, test.phase, decision.Phase, decision.Waiting.Message)
+			require.Contains(t, decision.Waiting.Message, test.waiting)
+			require.Equal(t, test.actions, flat(decision.Groups))
+			names := map[string]bool{}
+			for _, node := range StatusOf(test.s, decision).CoreNodes {
+				require.False(t, names[node.Node], "a node is told once")
+				names[node.Node] = true
+			}
+		})
+	}
+	t.Run("EMQX is to forget it, though its pod is still there", func(t *testing.T) {
+		s := upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, tolerating("e-core-blue-1", 60), withSet("blue", func(s *Set) { s.Replicas = 1 }))
+		s.EMQX.Status.CoreNodes = []v2beta1.EMQXNode{{Node: blue1}}
+		decision := Decide(s)
+		require.Contains(t, decision.Goal.Absent, blue1)
+		require.Equal(t, "stopped", StatusOf(s, decision).CoreNodes[1].NodeStatus)
+		require.Len(t, StatusOf(s, decision).CoreNodes, 4)
+	})
+	t.Run("it is looked at again when the time is over", func(t *testing.T) {
+		require.Equal(t, 5*time.Second, Decide(upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, tolerating("e-core-blue-1", 65))).After)
+	})
+}

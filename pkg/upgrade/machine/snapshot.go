@@ -169,6 +169,8 @@ type Pod struct {
 	// Deleting tells that it is being deleted, and Finalizers what keeps it then.
 	Deleting   bool
 	Finalizers []string
+	// UnreachableSince is since when nothing was heard of the kubelet of its Kubernetes node; zero while that is heard of.
+	UnreachableSince time.Time
 	// Trouble is why its containers do not run, in Kubernetes' words; empty when there is nothing to say.
 	Trouble string
 }
@@ -254,7 +256,29 @@ func (s *Snapshot) freshNode(pod Pod) evacuate.NodeObservation {
 
 // stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and no node
 // that answers counts it among the running. Silence alone proves nothing.
-func (s *Snapshot) stopped(pod Pod) bool { return !pod.ContainerRunning && s.unlisted(pod) }
+func (s *Snapshot) stopped(pod Pod) bool {
+	return !pod.ContainerRunning && s.unlisted(pod) || s.lost(pod)
+}
+
+// lost reports whether a leaving pod counts as gone although Kubernetes still has it: its Kubernetes node has been unreachable
+// for as long as the user tolerates, and EMQX counts its node as stopped.
+func (s *Snapshot) lost(pod Pod) bool {
+	left, tolerated := s.tolerance(pod)
+	return tolerated && left <= 0 && s.unlisted(pod) && !s.freshNode(pod).Known()
+}
+
+// tolerance is for how long a leaving pod on an unreachable Kubernetes node is still waited for; false when it is on none, or
+// without end.
+func (s *Snapshot) tolerance(pod Pod) (time.Duration, bool) {
+	seconds := s.updateStrategy().UnreachableTolerationSeconds
+	if seconds == nil || pod.UnreachableSince.IsZero() || !s.leaves(pod) {
+		return 0, false
+	}
+	return pod.UnreachableSince.Add(time.Duration(*seconds) * time.Second).Sub(s.Now), true
+}
+
+// remaining are the pods of a set that do not count as gone.
+func (s *Snapshot) remaining(set Set) []Pod { return slices.DeleteFunc(slices.Clone(set.Pods), s.lost) }
 
 // unlisted reports whether EMQX itself counts a pod's node as stopped: other nodes answer, and each leaves it out of its
 // cluster. A node that is cut off may have its clients all the same.

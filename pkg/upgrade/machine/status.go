@@ -123,6 +123,9 @@ func goneNodes(s Snapshot) []v2beta1.EMQXNode {
 	var nodes []v2beta1.EMQXNode
 	missing := absent(s)
 	for _, told := range s.EMQX.Status.CoreNodes {
+		if slices.ContainsFunc(s.pods(), func(pod Pod) bool { return pod.Node == told.Node }) {
+			continue // It counts as gone, and is told with its pod.
+		}
 		if slices.Contains(missing, told.Node) && !s.Observation.Left[told.Node] {
 			told.NodeStatus, told.Connections, told.LiveConnections = "stopped", 0, 0
 			nodes = append(nodes, told)
