@@ -69,6 +69,7 @@ type Controller struct {
 	running map[cache.ObjectName]time.Time // Syncs under way, by when they began.
 
 	configs *configs
+	cookies *cookies
 	failing slots
 }
 
@@ -95,6 +96,7 @@ func New(config Config) (*Controller, error) {
 		writes:  newWrites(),
 		running: map[cache.ObjectName]time.Time{},
 		configs: newConfigs(),
+		cookies: newCookies(config.Kube),
 		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: "emqx"}),
 		backoff: newBackoff(),
 	}
@@ -211,7 +213,7 @@ func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, t
 		return "steered", wait, nil
 	}
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.known(emqx).cookie, driver.Observation(), time.Now())
 	if err == nil {
 		if decision := machine.Decide(snapshot); !decision.Gone {
 			driver.Pursue(decision.Goal)
@@ -273,7 +275,8 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		return "stale", staleDelay, nil
 	}
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
+	cookie := c.cookies.of(ctx, c.config.Caches, emqx, time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), cookie, driver.Observation(), time.Now())
 	if err != nil {
 		return "error", 0, fmt.Errorf("look at EMQX %s: %w", name, err)
 	}
@@ -399,6 +402,7 @@ func (c *Controller) forget(name cache.ObjectName) {
 	c.fleet.drop(name)
 	c.writes.forget(name)
 	c.configs.forget(name)
+	c.cookies.forget(name)
 	c.backoff.forget(name)
 	c.metrics.forget(name)
 }

@@ -244,6 +244,11 @@ func force(ours bool) metav1.ApplyOptions {
 }
 
 func (e *executor) createSet(ctx context.Context, s machine.Snapshot, a machine.CreateSet) error {
+	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	if err != nil {
+		return err
+	}
+	a.Set.CookieDigest = cookie.Digest
 	set, err := resources.StatefulSet(s.EMQX, a.Set)
 	if err != nil {
 		return err
@@ -275,6 +280,10 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 	if err != nil {
 		return err
 	}
+	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	if err != nil {
+		return err
+	}
 	return e.applySet(ctx, s, FieldManager+"-adoption", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithAnnotations(map[string]string{
 		v2beta1.AnnotationServicePorts: string(ports),
 		v2beta1.AnnotationConfigHash:   a.ConfigHash,
@@ -282,6 +291,8 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 		v2beta1.AnnotationNodeCount:    strconv.Itoa(int(a.NodeCount)),
 		v2beta1.AnnotationReplicas:     strconv.Itoa(int(a.NodeCount)),
 		resources.AnnotationIntent:     a.Intent,
+
+		resources.AnnotationCookieDigest: cookie.Digest,
 	}))
 }
 

@@ -24,9 +24,9 @@ import (
 )
 
 // gather makes the Snapshot of a resource from the caches and the last observation of its EMQX. It asks nobody.
-func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
+func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, cookie machine.Cookie, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
 	s := machine.Snapshot{
-		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Observation: observation,
+		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Cookie: cookie, Observation: observation,
 		Config: config.config, ConfigError: config.err, ConfigHash: config.hash, Wanted: map[machine.Role]machine.Target{},
 	}
 	var err error
@@ -135,7 +135,8 @@ func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Conf
 	set := machine.Set{
 		Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Role: machine.Core, Revision: revision,
 		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
-		Deleting: !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
+		CookieDigest: object.Annotations[resources.AnnotationCookieDigest],
+		Deleting:     !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
 	}
 	for name, value := range resources.CoreRevisionLabels(emqx, revision) {
 		set.Mislabelled = set.Mislabelled || object.Labels[name] != value
@@ -217,6 +218,9 @@ func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
 	for _, status := range object.Status.ContainerStatuses {
 		if status.Name == resources.EMQXContainer {
 			pod.ContainerRunning, pod.Container = status.State.Running != nil && !ended(object), shortID(status.ContainerID)
+			if running := status.State.Running; running != nil {
+				pod.ContainerStarted = running.StartedAt.Time
+			}
 		}
 	}
 	if pod.ContainerRunning {

@@ -82,7 +82,7 @@ func (c *cluster) snapshot(t *testing.T) machine.Snapshot {
 		caches.Wait()
 	})
 	require.NoError(t, caches.Run(ctx))
-	s, err := gather(caches, c.emqx, newConfigs().of(c.emqx), evacuate.Observation{}, time.Now())
+	s, err := gather(caches, c.emqx, newConfigs().of(c.emqx), machine.Cookie{}, evacuate.Observation{}, time.Now())
 	require.NoError(t, err)
 	return s
 }

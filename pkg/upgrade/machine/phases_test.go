@@ -470,6 +470,12 @@ func TestGuards(t *testing.T) {
 			s.Taken, s.CookieSecret = []Taken{{Kind: "Secret", Name: "e-node-cookie", Owner: "EMQX e", Former: true}}, Unavailable
 		}), v2beta1.PhaseDone, "", false},
 		{"the cookie of nodes that run is lost", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.CookieSecret = Missing }), v2beta1.PhaseEvacuating, "CookieLost", false},
+		{"the cookie was changed while nodes run with the one before", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withCookie("new", time.Second)), v2beta1.PhaseProvisioning, "CookieChanged", false},
+		{"it was put back", upgrading(v2beta1.PhaseEvacuating, withCookie("old", time.Second)), v2beta1.PhaseEvacuating, "", false},
+		{"all nodes have started with it since", upgrading(v2beta1.PhaseEvacuating, withCookie("new", -time.Second)), v2beta1.PhaseEvacuating, "", false},
+		{"what the Secret holds is not known", upgrading(v2beta1.PhaseEvacuating, withCookie("", time.Second)), v2beta1.PhaseEvacuating, "", false},
+		{"nobody noted what a set was made with", upgrading(v2beta1.PhaseEvacuating, withCookie("new", time.Second), withSet("blue", func(s *Set) { s.CookieDigest = "" }),
+			withSet("green", func(s *Set) { s.CookieDigest = "" })), v2beta1.PhaseEvacuating, "", false},
 		{"replicants", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.ReplicantTemplate = &v2beta1.EMQXReplicantTemplate{} })), v2beta1.PhaseDone, "Unsupported", false},
 		{"volumes", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) {
 			spec.CoreTemplate.Spec.VolumeClaimTemplates.StorageClassName = ptr.To("fast")
@@ -510,6 +516,25 @@ func TestGuards(t *testing.T) {
 		})
 	}
 	require.True(t, Decide(upgrading(v2beta1.PhaseDone, func(s *Snapshot) { s.EMQX.DeletionTimestamp = ptr.To(metav1.NewTime(testNow)) })).Gone)
+}
+
+// withCookie has the cookie's Secret hold a cookie that was written so long after the nodes started with the old one.
+func withCookie(digest string, after time.Duration) func(*Snapshot) {
+	return func(s *Snapshot) {
+		s.Cookie = Cookie{Digest: digest, Writer: "kubectl-edit", Written: testNow}
+		for i := range s.Sets {
+			s.Sets[i].CookieDigest = "old"
+			for j := range s.Sets[i].Pods {
+				s.Sets[i].Pods[j].ContainerStarted = testNow.Add(-after)
+			}
+		}
+	}
+}
+
+func TestChangedCookieIsNamed(t *testing.T) {
+	problem := problemOf(upgrading(v2beta1.PhaseDone, withCookie("new", time.Second)))
+	require.Equal(t, "the cookie in Secret e-node-cookie was changed by kubectl-edit at 2026-01-01T12:00:00Z, and nodes such as emqx@e-core-blue-0.pods run with the one before, "+
+		"so that nodes that start now cannot join them: put that back as the entry node_cookie, as the environment variable EMQX_NODE__COOKIE of pod e-core-blue-0 tells it", problem.Message)
 }
 
 func TestPauseIsAccountedFor(t *testing.T) {

@@ -35,6 +35,8 @@ type Snapshot struct {
 	ConfigMaps map[string]ObjectState
 	// Headless, CookieSecret and KeysSecret tell how the other objects of the cluster stand.
 	Headless, CookieSecret, KeysSecret ObjectState
+	// Cookie is the one that the cookie's Secret holds now.
+	Cookie Cookie
 	// Taken are the names that the cluster needs and that something else has.
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.
@@ -71,6 +73,15 @@ const (
 	// Current: it is as it shall be.
 	Current
 )
+
+// Cookie is what is known of a node cookie: never the cookie itself.
+type Cookie struct {
+	// Digest tells it from another; empty when it is not known.
+	Digest string
+	// Writer is the field manager that wrote it, empty when unknown, and Written when.
+	Writer  string
+	Written time.Time
+}
 
 // Taken is an object that has a name which the cluster needs, and is not the cluster's.
 type Taken struct {
@@ -131,6 +142,8 @@ type Set struct {
 	Intent string
 	// Image is that of EMQX's container.
 	Image string
+	// CookieDigest is that of the cookie that it was made with; empty when unknown.
+	CookieDigest string
 	// Domain is the DNS domain of its pods: the node of a pod is emqx@POD.DOMAIN.
 	Domain string
 	// Deleting tells that it is being deleted.
@@ -163,9 +176,10 @@ type Pod struct {
 	// OnServing is the gate, and GateContainer the container that it was opened for; empty when unknown.
 	OnServing     bool
 	GateContainer string
-	// ContainerRunning tells whether EMQX's container runs, and Container which it is.
+	// ContainerRunning tells whether EMQX's container runs, Container which it is, and ContainerStarted since when.
 	ContainerRunning bool
 	Container        string
+	ContainerStarted time.Time
 	// Deleting tells that it is being deleted, and Finalizers what keeps it then.
 	Deleting   bool
 	Finalizers []string
