@@ -120,7 +120,7 @@ func TestResource(t *testing.T) {
 		c.patch(`{"spec":{"replicantTemplate":{"spec":{"replicas":2}}}}`)
 		refused := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
 		require.Contains(t, condition(refused, v2beta1.ConditionStalled).Message, "spec.replicantTemplate")
-		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":3}}`)
+		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":5}}`)
 		c.until("Ready", ready)
 		require.Eventually(t, func() bool {
 			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "revisionHistoryLimit")

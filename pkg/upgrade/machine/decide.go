@@ -20,6 +20,7 @@ func Decide(s Snapshot) Decision {
 		decision = handle(s)
 	}
 	decision.Groups = append(upkeep(s), decision.Groups...)
+	decision.Notices = append(formerDefaults(s), decision.Notices...)
 	return deadline(s, decision)
 }
 
