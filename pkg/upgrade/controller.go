@@ -60,6 +60,7 @@ type Controller struct {
 	backoff  *backoff
 	fleet    *fleet
 	writes   *writes
+	told     *told
 	executor *executor
 	metrics  *metrics
 	gauges   *gauges
@@ -94,6 +95,7 @@ func New(config Config) (*Controller, error) {
 		config:  config,
 		metrics: newMetrics(config.Registry),
 		writes:  newWrites(),
+		told:    newTold(),
 		running: map[cache.ObjectName]time.Time{},
 		configs: newConfigs(),
 		cookies: newCookies(config.Kube),
@@ -300,8 +302,15 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 	for _, failure := range failures {
 		told = append(told, machine.Failure{Message: failure.Error(), Final: final(failure)})
 	}
-	if err := c.writeStatus(ctx, s, decision, told); err != nil {
-		failures = append(failures, err)
+	status := machine.StatusOf(s, decision, told...)
+	c.gauges.tell(key(s.EMQX), status)
+	worth, in := machine.Worth(s.EMQX.Status, status, s.Now.Sub(c.told.of(key(s.EMQX))))
+	if worth {
+		if err := c.writeStatus(ctx, s, decision, status); err != nil {
+			failures = append(failures, err)
+		}
+	} else if in > 0 && (decision.After == 0 || in < decision.After) {
+		decision.After = in
 	}
 	switch {
 	case len(failures) > 0:
@@ -314,12 +323,8 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 	return "ok", decision.After, nil
 }
 
-// writeStatus writes the status if it differs, and then tells of what changed.
-func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []machine.Failure) error {
-	status := machine.StatusOf(s, decision, failures...)
-	if equality.Semantic.DeepEqual(status, s.EMQX.Status) {
-		return nil
-	}
+// writeStatus writes the status, and then tells of what changed.
+func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, status v2beta1.EMQXStatus) error {
 	apply, err := applyStatus(s.EMQX, status)
 	if err != nil {
 		return err
@@ -342,6 +347,7 @@ func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decisi
 		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
 	}
 	c.writes.record(key(s.EMQX), "EMQX", applied.ResourceVersion)
+	c.told.note(key(s.EMQX), s.Now)
 	c.metrics.statusWrites.Inc()
 	c.metrics.transition(s.EMQX, decision.Phase, s.Now)
 	told := machine.EventsOf(s.EMQX, decision, status)
@@ -401,6 +407,8 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 func (c *Controller) forget(name cache.ObjectName) {
 	c.fleet.drop(name)
 	c.writes.forget(name)
+	c.told.forget(name)
+	c.gauges.forget(name)
 	c.configs.forget(name)
 	c.cookies.forget(name)
 	c.backoff.forget(name)

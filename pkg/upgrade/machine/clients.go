@@ -71,6 +71,12 @@ func maxUnavailable(s Snapshot, baseline int64) int64 {
 	return int64(value)
 }
 
+// noteClients notes the baseline, before anything is evicted.
+func noteClients(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
+	upgrade.ClientsTotal, _ = liveClients(s)
+	upgrade.ClientsTotalTime, upgrade.EvacuationStartedTime = at(s.Now), at(s.Now)
+}
+
 // follow lets the baseline follow the number of clients: up when more come, and down when those who are missing have left
 // for good, since they must not hold an upgrade for ever.
 func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
