@@ -74,7 +74,10 @@ func soon(before, after v2beta1.EMQXStatus) bool {
 
 // memory is a status without what tells of progress, of nodes and of conditions.
 func memory(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
-	kept := v2beta1.EMQXStatus{ObservedGeneration: status.ObservedGeneration, Phase: status.Phase, State: status.State}
+	kept := v2beta1.EMQXStatus{
+		ObservedGeneration: status.ObservedGeneration, Phase: status.Phase, State: status.State,
+		ReplicantNodesStatus: status.ReplicantNodesStatus, // Whoever writes it, it is not this version.
+	}
 	kept.CoreNodesStatus.Replicas, kept.CoreNodesStatus.UpdateRevision = status.CoreNodesStatus.Replicas, status.CoreNodesStatus.UpdateRevision
 	if status.Upgrade != nil {
 		upgrade := *status.Upgrade

@@ -50,6 +50,7 @@ func TestWorth(t *testing.T) {
 		{"another baseline", nil, upgrade(func(u *v2beta1.UpgradeStatus) { u.ClientsTotal++ }), atOnce},
 		{"a pause", nil, upgrade(func(u *v2beta1.UpgradeStatus) { u.PausedTime = at(testNow) }), atOnce},
 		{"a condition becomes True", nil, condition(v2beta1.ConditionReady, func(c *metav1.Condition) { c.Status = metav1.ConditionTrue }), atOnce},
+		{"what somebody else wrote", nil, func(s *v2beta1.EMQXStatus) { s.ReplicantNodesStatus.Replicas = 7 }, atOnce},
 		{"it stalls for another reason", condition(v2beta1.ConditionStalled, func(c *metav1.Condition) { c.Status, c.Reason = metav1.ConditionTrue, "Refused" }),
 			condition(v2beta1.ConditionStalled, func(c *metav1.Condition) { c.Status, c.Reason = metav1.ConditionTrue, "NameTaken" }), atOnce},
 		{"an evacuation runs", nil, func(s *v2beta1.EMQXStatus) {
