@@ -10,10 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
@@ -302,15 +298,12 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 	for _, failure := range failures {
 		told = append(told, machine.Failure{Message: failure.Error(), Final: final(failure)})
 	}
-	status := machine.StatusOf(s, decision, told...)
-	c.gauges.tell(key(s.EMQX), status)
-	worth, in := machine.Worth(s.EMQX.Status, status, s.Now.Sub(c.told.of(key(s.EMQX))))
-	if worth {
-		if err := c.writeStatus(ctx, s, decision, status); err != nil {
-			failures = append(failures, err)
-		}
-	} else if in > 0 && (decision.After == 0 || in < decision.After) {
-		decision.After = in
+	again, err := c.tellStatus(ctx, s, decision, told)
+	if err != nil {
+		failures = append(failures, err)
+	}
+	if again > 0 && (decision.After == 0 || again < decision.After) {
+		decision.After = again
 	}
 	switch {
 	case len(failures) > 0:
@@ -321,67 +314,6 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 		return "gone", 0, nil
 	}
 	return "ok", decision.After, nil
-}
-
-// writeStatus writes the status, and then tells of what changed.
-func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, status v2beta1.EMQXStatus) error {
-	apply, err := applyStatus(s.EMQX, status)
-	if err != nil {
-		return err
-	}
-	// Whatever the actions took: what came of them is told.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	if err := c.renewStatus(ctx, s.EMQX); err != nil {
-		return err
-	}
-	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
-	if err == nil && !equality.Semantic.DeepEqual(applied.Status, status) {
-		// Of what another manager wrote, applying leaves standing what it does not name.
-		applied, err = c.replaceStatus(ctx, applied, status)
-	}
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // The resource has gone, or another took its name.
-	}
-	if err != nil {
-		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
-	}
-	c.writes.record(key(s.EMQX), "EMQX", applied.ResourceVersion)
-	c.told.note(key(s.EMQX), s.Now)
-	c.metrics.statusWrites.Inc()
-	c.metrics.transition(s.EMQX, decision.Phase, s.Now)
-	told := machine.EventsOf(s.EMQX, decision, status)
-	c.metrics.eventsWritten.Add(float64(len(told)))
-	for _, event := range told {
-		c.recorder.Eventf(s.EMQX, nil, event.Type, event.Reason, event.Action, "%s", event.Message)
-	}
-	if s.EMQX.Status.Phase != decision.Phase {
-		klog.FromContext(ctx).Info("Entered a phase", "from", s.EMQX.Status.Phase, "to", decision.Phase, "why", decision.Why)
-	}
-	return nil
-}
-
-// renewStatus begins a status anew that another operator wrote.
-func (c *Controller) renewStatus(ctx context.Context, emqx *v2beta1.EMQX) error {
-	patch, err := renewal(emqx)
-	if err == nil && patch != nil {
-		options := metav1.PatchOptions{FieldManager: FieldManager}
-		_, err = c.config.EMQX.AppsV2beta1().EMQXes(emqx.Namespace).Patch(ctx, emqx.Name, types.JSONPatchType, patch, options, "status")
-	}
-	if err != nil {
-		return fmt.Errorf("begin the status of EMQX %s anew: %w", key(emqx), err)
-	}
-	return nil
-}
-
-// replaceStatus writes a status as a whole.
-func (c *Controller) replaceStatus(ctx context.Context, current *v2beta1.EMQX, status v2beta1.EMQXStatus) (*v2beta1.EMQX, error) {
-	patch, err := replacement(current, status)
-	if err != nil {
-		return nil, err
-	}
-	options := metav1.PatchOptions{FieldManager: FieldManager}
-	return c.config.EMQX.AppsV2beta1().EMQXes(current.Namespace).Patch(ctx, current.Name, types.JSONPatchType, patch, options, "status")
 }
 
 // seen reports whether the cache of a kind is as new as a version that was written.

@@ -98,7 +98,7 @@ func readCookie(ctx context.Context, kube kubernetes.Interface, emqx *v2beta1.EM
 func writerOf(secret *corev1.Secret) (writer string, written time.Time) {
 	written = secret.CreationTimestamp.Time
 	for _, entry := range secret.ManagedFields {
-		if entry.Time == nil || entry.FieldsV1 == nil || entry.Time.Time.Before(written) || !strings.Contains(string(entry.FieldsV1.Raw), `"f:data"`) {
+		if entry.Time == nil || entry.FieldsV1 == nil || entry.Time.Time.Before(written) || !strings.Contains(entry.FieldsV1.GetRawString(), `"f:data"`) {
 			continue
 		}
 		writer, written = entry.Manager, entry.Time.Time

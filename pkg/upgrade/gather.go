@@ -62,11 +62,11 @@ func editor(emqx *v2beta1.EMQX) string {
 func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]machine.Set, error) {
 	owned, err := caches.StatefulSets.ControlledBy(emqx.Namespace, emqx.UID)
 	if err != nil {
-		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	lost, err := caches.StatefulSets.Claimed(emqx.Namespace, emqx.Name)
 	if err != nil {
-		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	owned = append(owned, slices.DeleteFunc(lost, func(set *appsv1.StatefulSet) bool { return !abandoned(set) })...)
 	slices.SortStableFunc(owned, func(a, b *appsv1.StatefulSet) int {
@@ -77,7 +77,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.C
 		set := setOf(emqx, object, config)
 		pods, err := caches.Pods.ControlledBy(emqx.Namespace, object.UID)
 		if err != nil {
-			return nil, fmt.Errorf("list the pods of %s/%s: %w", object.Namespace, object.Name, err)
+			return nil, fmt.Errorf("list the pods of StatefulSet %s/%s: %w", object.Namespace, object.Name, err)
 		}
 		for _, pod := range pods {
 			set.Pods = append(set.Pods, podOf(set, pod))
@@ -86,7 +86,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.C
 	}
 	orphans, err := caches.Pods.Claimed(emqx.Namespace, emqx.Name)
 	if err != nil {
-		return nil, fmt.Errorf("list the pods of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the pods without a set of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	sets = append(sets, orphanedSets(emqx, sets, orphans, config)...)
 	for i := range sets {
@@ -229,43 +229,6 @@ func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
 	return pod
 }
 
-// ended reports whether Kubernetes itself says that a pod's containers have ended, whatever their last status was: the kubelet
-// does, and for a Kubernetes node that is gone, or tainted as out of service, the collector of pods does before it deletes them.
-func ended(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
-}
-
-// unreachableSince is since when nothing was heard of a pod's kubelet; zero while that is heard of. Two things tell without a
-// look at Nodes, which an operator of one namespace may not have: the pod is not ready although all that the kubelet makes
-// that of is true, which the node controller writes in its stead; or it was to be gone by now, and its containers still run.
-func unreachableSince(pod *corev1.Pod) time.Time {
-	var since time.Time
-	parts := 0
-	for _, condition := range pod.Status.Conditions {
-		want := corev1.ConditionTrue
-		switch condition.Type {
-		case corev1.PodReady:
-			want = corev1.ConditionFalse
-		case corev1.ContainersReady, v2beta1.ConditionOnServing:
-		default:
-			continue
-		}
-		if condition.Status == want {
-			parts++
-		}
-		if condition.LastTransitionTime.After(since) {
-			since = condition.LastTransitionTime.Time
-		}
-	}
-	if parts < 3 {
-		since = time.Time{}
-	}
-	if due := pod.DeletionTimestamp; due != nil && (since.IsZero() || due.Time.Before(since)) {
-		since = due.Time
-	}
-	return since
-}
-
 // cutOrdinal splits the name of a pod into that of its set and its ordinal.
 func cutOrdinal(pod string) (set string, ordinal int, ok bool) {
 	i := strings.LastIndexByte(pod, '-')
@@ -336,7 +299,7 @@ func serviceOf(caches *informers.Caches, s *machine.Snapshot, kind resources.Ser
 func endpointsOf(caches *informers.Caches, service *corev1.Service) ([]machine.Endpoint, error) {
 	found, err := caches.EndpointSlices.ControlledBy(service.Namespace, service.UID)
 	if err != nil {
-		return nil, fmt.Errorf("list the EndpointSlices of %s/%s: %w", service.Namespace, service.Name, err)
+		return nil, fmt.Errorf("list the EndpointSlices of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
 	var endpoints []machine.Endpoint
 	for _, slice := range found {

@@ -101,7 +101,8 @@ func (m *metrics) forget(name cache.ObjectName) {
 	m.transitions.DeletePartialMatch(prometheus.Labels{"namespace": name.Namespace, "name": name.Name})
 }
 
-// gauges are computed from the caches and the last observations when they are scraped. Only the replica that works tells
+// gauges are computed from the caches and the last observations when they are scraped, and from what the last look would have
+// written. Only the replica that works tells
 // them: a sum over the replicas counts nothing twice.
 type gauges struct {
 	caches  *informers.Caches
