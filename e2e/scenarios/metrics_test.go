@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
@@ -22,9 +23,7 @@ func ageOfView(ctx context.Context, e demo.Environment, frozen []string) (time.D
 	}
 	now, oldest, found := time.Now(), time.Duration(0), false
 	for _, pod := range pods.Items {
-		// A pod's address leads nowhere; its processes listen on the loopback address beside it.
-		address := "127." + strings.TrimPrefix(pod.Status.PodIP, "10.")
-		err := eachSample(ctx, "http://"+address+":8080/metrics", "emqx_bg_operator_node_last_seen_timestamp_seconds", func(labels string, value float64) {
+		err := eachSample(ctx, metricsOf(pod), "emqx_bg_operator_node_last_seen_timestamp_seconds", func(labels string, value float64) {
 			for _, name := range frozen {
 				if strings.Contains(labels, "emqx@"+name+".") {
 					return
@@ -43,6 +42,32 @@ func ageOfView(ctx context.Context, e demo.Environment, frozen []string) (time.D
 	return oldest, nil
 }
 
+// metricsOf is where a pod tells its metrics. Its address leads nowhere; its processes listen on the loopback address beside it.
+func metricsOf(pod corev1.Pod) string {
+	return "http://127." + strings.TrimPrefix(pod.Status.PodIP, "10.") + ":8080/metrics"
+}
+
+// writesOf is how often the operator has written to Kubernetes: actions that succeeded, and statuses.
+func writesOf(ctx context.Context, e demo.Environment) (int64, error) {
+	pods, err := e.Kube.CoreV1().Pods(operatorNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	var writes int64
+	for _, pod := range pods.Items {
+		for _, metric := range []string{"emqx_bg_operator_actions_total", "emqx_bg_operator_status_writes_total"} {
+			if err := eachSample(ctx, metricsOf(pod), metric, func(labels string, value float64) {
+				if !strings.Contains(labels, `result="error"`) {
+					writes += int64(value)
+				}
+			}); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return writes, nil
+}
+
 // eachSample reads the samples of a metric in the text format.
 func eachSample(ctx context.Context, url, metric string, each func(labels string, value float64)) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -56,11 +81,14 @@ func eachSample(ctx context.Context, url, metric string, each func(labels string
 	defer func() { _ = response.Body.Close() }()
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), metric+"{")
-		if !ok {
+		rest, ok := strings.CutPrefix(lines.Text(), metric)
+		labels, number, labelled := strings.Cut(strings.TrimPrefix(rest, "{"), "} ")
+		if !labelled {
+			labels, number = "", strings.TrimPrefix(rest, " ")
+		}
+		if !ok || rest == number {
 			continue
 		}
-		labels, number, _ := strings.Cut(rest, "} ")
 		value, err := strconv.ParseFloat(number, 64)
 		if err != nil {
 			return err

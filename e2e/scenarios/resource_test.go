@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"encoding/base64"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func TestResource(t *testing.T) {
 		c.patch(`{"spec":{"replicantTemplate":{"spec":{"replicas":2}}}}`)
 		refused := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
 		require.Contains(t, condition(refused, v2beta1.ConditionStalled).Message, "spec.replicantTemplate")
-		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":3}}`)
+		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":5}}`)
 		c.until("Ready", ready)
 		require.Eventually(t, func() bool {
 			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "revisionHistoryLimit")
@@ -189,6 +190,21 @@ func TestResource(t *testing.T) {
 		require.Equal(t, metav1.ConditionTrue, condition(lost, v2beta1.ConditionAvailable).Status)
 		c.must("", "create", "secret", "generic", name+"-node-cookie", "--from-literal=node_cookie="+string(cookie))
 		c.must("", "label", "secret", name+"-node-cookie", v2beta1.LabelManagedBy+"="+v2beta1.ManagedBy, v2beta1.LabelInstance+"="+name)
+		c.until("Ready", ready)
+	})
+
+	t.Run("a cookie that somebody changed is named, with who did it", func(t *testing.T) {
+		c.t = t
+		secret := name + "-node-cookie"
+		cookie := c.secret(secret)["node_cookie"]
+		write := func(value []byte) {
+			c.must("", "patch", "secret", secret, "--type=merge", "-p", `{"data":{"node_cookie":"`+base64.StdEncoding.EncodeToString(value)+`"}}`)
+		}
+		write([]byte("another"))
+		changed := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
+		require.Equal(t, "CookieChanged", condition(changed, v2beta1.ConditionStalled).Reason)
+		require.Contains(t, condition(changed, v2beta1.ConditionStalled).Message, "was changed by kubectl-patch at ")
+		write(cookie)
 		c.until("Ready", ready)
 	})
 

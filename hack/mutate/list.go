@@ -20,7 +20,7 @@ func mutations() []mutation {
 		{machine + "leaving.go", "!evacuationStarted(s, pod) || !welcome(s)", "!evacuationStarted(s, pod)", "the deadline runs while nobody takes clients"},
 		{machine + "leaving.go", "return info.LiveConnections.Value > 0 || info.Connections.Value > 0", "return info.LiveConnections.Value < 0", "what was noted counts more than clients that are there"},
 		{machine + "clients.go", "	if lack := unobserved(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while the Service does not lead to the target alone"},
-		{machine + "clients.go", "	if lack := servingSilent(s); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while a member is frozen"},
+		{machine + "clients.go", "	if lack := anySilent(s, upgrade.HeldReason); !lack.None() {\n		return lack\n	}\n", "", "evictions go on while a member is frozen"},
 		{machine + "phase_provisioning.go", "	if lack := servingSilent(s); !lack.None() {\n		return wait(s, serve(s), lack)\n	}\n", "", "it is switched while a node with clients is silent"},
 		{machine + "phase_provisioning.go", "	if groups := mark(s); len(groups) > 0 {", "	if groups := mark(s); false && len(groups) > 0 {", "a set is not marked before it serves"},
 		{machine + "guards.go", "return advance(s, serve(s), v2beta1.PhasePending, why), true", "return advance(s, evacuation(s, plan(s, 1, false)), v2beta1.PhasePending, why), true", "a revert leaves evictions running"},

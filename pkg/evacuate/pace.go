@@ -3,6 +3,8 @@ package evacuate
 import (
 	"slices"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 // The evacuation is a closed loop: how fast connections are evicted is decided by the clients that come back.
@@ -177,9 +179,25 @@ func Rate(nodes []NodeObservation, now time.Time, window time.Duration) int64 {
 	return evictedSince(nodes, now.Add(-window)) * int64(time.Second) / int64(window)
 }
 
-// Remaining is how long the nodes will take to be empty at the given rates of the cluster: the connections left, then the
-// time for takeovers, then the sessions left. What nodes have that do not answer counts as last known.
-func Remaining(nodes []NodeObservation, connRate, sessRate int32, waitTakeover time.Duration) time.Duration {
+// Course is how an evacuation is expected to go on.
+type Course struct {
+	// Now is the time that it is told at.
+	Now time.Time
+	// ConnRate is how many connections are evicted a second, over all nodes, and after Ramp, if that is not over, LaterConnRate.
+	ConnRate, LaterConnRate int32
+	Ramp                    time.Duration
+	// SessRate is how many sessions are moved a second.
+	SessRate int32
+	// WaitTakeover is how long clients may take their sessions over by themselves.
+	WaitTakeover time.Duration
+}
+
+// RampTime is how long clients must be watched before they are seen to be back at once; see Prompt.
+const RampTime = promptLooks * time.Second
+
+// Remaining is how long the nodes will take to be empty: the connections left, then the time for takeovers, then the sessions
+// left. What nodes have that do not answer counts as last known.
+func Remaining(nodes []NodeObservation, course Course) time.Duration {
 	var live, sessions int64
 	takeover := time.Duration(0)
 	for _, node := range nodes {
@@ -188,12 +206,37 @@ func Remaining(nodes []NodeObservation, connRate, sessRate int32, waitTakeover t
 		}
 		live += node.Info.LiveConnections.Value
 		sessions += node.Info.Connections.Value - node.Info.LiveConnections.Value
-		if node.Evacuation == nil || node.EvictsConnections() {
-			takeover = waitTakeover
+		takeover = max(takeover, takeoverLeft(node, course))
+	}
+	return course.evict(live) + takeover + perSecond(sessions, course.SessRate)
+}
+
+// evict is how long it takes to evict so many connections.
+func (c Course) evict(live int64) time.Duration {
+	first := min(max(0, live), int64(c.ConnRate)*int64(c.Ramp/time.Second))
+	if c.LaterConnRate <= c.ConnRate {
+		return perSecond(live, c.ConnRate)
+	}
+	return perSecond(first, c.ConnRate) + perSecond(live-first, c.LaterConnRate)
+}
+
+// takeoverLeft is how long a node still waits for takeovers. EMQX does not tell since when it does: since the node is seen to
+// have no client.
+func takeoverLeft(node NodeObservation, course Course) time.Duration {
+	switch {
+	case node.Evacuation == nil || node.EvictsConnections():
+		return course.WaitTakeover
+	case node.Evacuation.State != emqx.StateWaitingTakeover:
+		return 0
+	}
+	for i := len(node.Samples) - 1; i >= 0; i-- {
+		if node.Samples[i].Live > 0 && i < len(node.Samples)-1 {
+			return max(0, course.WaitTakeover-course.Now.Sub(node.Samples[i+1].At))
 		}
 	}
-	perSecond := func(count int64, rate int32) time.Duration {
-		return time.Duration(max(0, count)) * time.Second / time.Duration(max(1, rate))
-	}
-	return perSecond(live, connRate) + takeover + perSecond(sessions, sessRate)
+	return course.WaitTakeover
+}
+
+func perSecond(count int64, rate int32) time.Duration {
+	return time.Duration(max(0, count)) * time.Second / time.Duration(max(1, rate))
 }

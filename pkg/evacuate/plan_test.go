@@ -369,7 +369,41 @@ func TestDeparted(t *testing.T) {
 }
 
 func TestRemaining(t *testing.T) {
-	require.Equal(t, 10*time.Second+5*time.Second+2*time.Second, Remaining([]NodeObservation{observed(600, 800), observed(400, 400)}, 100, 100, 5*time.Second))
-	require.Equal(t, 2*time.Second, Remaining([]NodeObservation{observed(0, 200, evacuated(emqx.StateEvictingSessions, 1, 1))}, 100, 100, 5*time.Second))
-	require.Zero(t, Remaining([]NodeObservation{observed(0, 0, evacuated(emqx.StateProhibiting, 1, 1))}, 100, 100, 5*time.Second))
+	now := time.Unix(1000, 0)
+	course := Course{Now: now, ConnRate: 100, SessRate: 100, WaitTakeover: 5 * time.Second}
+	emptySince := func(seconds int) func(*NodeObservation) {
+		return func(n *NodeObservation) {
+			for i := -10; i <= 0; i++ {
+				live := int64(0)
+				if i < -seconds {
+					live = 7
+				}
+				n.Samples = append(n.Samples, Sample{At: now.Add(time.Duration(i) * time.Second), Live: live})
+			}
+		}
+	}
+	waiting := evacuated(emqx.StateWaitingTakeover, 1, 1)
+	for _, test := range []struct {
+		reason string
+		nodes  []NodeObservation
+		course func(*Course)
+		want   time.Duration
+	}{
+		{"connections, takeovers, sessions", []NodeObservation{observed(600, 800), observed(400, 400)}, nil, 17 * time.Second},
+		{"sessions alone", []NodeObservation{observed(0, 200, evacuated(emqx.StateEvictingSessions, 1, 1))}, nil, 2 * time.Second},
+		{"nothing", []NodeObservation{observed(0, 0, evacuated(emqx.StateProhibiting, 1, 1))}, nil, 0},
+		{"the wait for takeovers has begun", []NodeObservation{observed(0, 200, waiting, emptySince(2))}, nil, 5 * time.Second},
+		{"it must be over", []NodeObservation{observed(0, 200, waiting, emptySince(7))}, nil, 2 * time.Second},
+		{"nobody knows since when it lasts", []NodeObservation{observed(0, 200, waiting)}, nil, 7 * time.Second},
+		{"it goes faster in a moment", []NodeObservation{observed(1000, 1000)}, func(c *Course) { c.LaterConnRate, c.Ramp = 200, 4*time.Second }, 12 * time.Second},
+		{"it is over before that", []NodeObservation{observed(300, 300)}, func(c *Course) { c.LaterConnRate, c.Ramp = 200, 4*time.Second }, 8 * time.Second},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			course := course
+			if test.course != nil {
+				test.course(&course)
+			}
+			require.Equal(t, test.want, Remaining(test.nodes, course))
+		})
+	}
 }

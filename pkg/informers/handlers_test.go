@@ -198,6 +198,18 @@ func TestHandlers(t *testing.T) {
 	}
 }
 
+// TestWrittenCookieWakes: of other Secrets no content matters.
+func TestWrittenCookieWakes(t *testing.T) {
+	written := func(name string) bool {
+		before := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1"}}
+		after := before.DeepCopy()
+		after.ResourceVersion = "2"
+		return secretChanged(before, after)
+	}
+	require.True(t, written("e-node-cookie"))
+	require.False(t, written("e-bootstrap-api-key"))
+}
+
 // TestWhoIsWoken has the ways that lead nowhere, and the one that leads over a label.
 func TestWhoIsWoken(t *testing.T) {
 	for _, test := range []struct {

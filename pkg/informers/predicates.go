@@ -46,6 +46,12 @@ func replacedOrHandedOver(before, after *metav1.PartialObjectMetadata) bool {
 		deletionBegan(before, after)
 }
 
+// secretChanged is replacedOrHandedOver and, for the cookie of a cluster, any write: nodes that run know another than what it
+// may say now.
+func secretChanged(before, after *metav1.PartialObjectMetadata) bool {
+	return replacedOrHandedOver(before, after) || v2beta1.IsNodeCookieSecret(after.Name) && before.ResourceVersion != after.ResourceVersion
+}
+
 func ownersChanged(before, after metav1.Object) bool {
 	return !equality.Semantic.DeepEqual(before.GetOwnerReferences(), after.GetOwnerReferences())
 }

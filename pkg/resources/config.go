@@ -1,6 +1,9 @@
 package resources
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -34,6 +37,17 @@ func ConfigMap(emqx *v2beta1.EMQX, name, revision string) *applycore.ConfigMapAp
 // NodeCookieSecret holds the cookie that the nodes of a cluster share.
 func NodeCookieSecret(emqx *v2beta1.EMQX, cookie string) *corev1.Secret {
 	return secret(emqx, emqx.NodeCookieSecretName(), NodeCookieKey, cookie)
+}
+
+// AnnotationCookieDigest keeps, on a set, what tells the cookie that it was made with from another.
+const AnnotationCookieDigest = "apps.emqx.io/cookie-digest"
+
+// CookieDigest tells a cluster's cookie from another. It is so short that a guess can be ruled out by it and never confirmed,
+// and differs from cluster to cluster, so that nobody sees who shares one.
+func CookieDigest(emqx *v2beta1.EMQX, cookie []byte) string {
+	mac := hmac.New(sha256.New, []byte(emqx.Namespace+"/"+emqx.Name))
+	mac.Write(cookie)
+	return hex.EncodeToString(mac.Sum(nil)[:2])
 }
 
 // APIKey is an API key with its password.

@@ -64,7 +64,7 @@ func portsOf(t *testing.T, data string) Ports {
 func TestGolden(t *testing.T) {
 	emqx := sample()
 	ports := portsOf(t, emqx.Spec.Config.Data)
-	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c")})
+	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
 	require.NoError(t, err)
 	golden(t, "statefulset", set)
 	for _, kind := range ServiceKinds() {

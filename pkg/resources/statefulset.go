@@ -30,6 +30,8 @@ type CoreSet struct {
 	Intent string
 	// ConfigMap is the name of the ConfigMap that its pods read emqx.conf from.
 	ConfigMap string
+	// CookieDigest tells the cookie that its nodes start with from another; see CookieDigest.
+	CookieDigest string
 }
 
 // AnnotationIntent keeps, on a set, what its revision was hashed from.
@@ -54,6 +56,7 @@ func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
 				v2beta1.AnnotationNodeCount:    strconv.Itoa(int(set.Replicas)),
 				v2beta1.AnnotationReplicas:     strconv.Itoa(int(set.Replicas)),
 				AnnotationIntent:               set.Intent,
+				AnnotationCookieDigest:         set.CookieDigest,
 			}),
 			OwnerReferences: []metav1.OwnerReference{*ownerReference(emqx)},
 		},

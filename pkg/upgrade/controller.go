@@ -10,10 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
@@ -60,6 +56,7 @@ type Controller struct {
 	backoff  *backoff
 	fleet    *fleet
 	writes   *writes
+	told     *told
 	executor *executor
 	metrics  *metrics
 	gauges   *gauges
@@ -69,6 +66,7 @@ type Controller struct {
 	running map[cache.ObjectName]time.Time // Syncs under way, by when they began.
 
 	configs *configs
+	cookies *cookies
 	failing slots
 }
 
@@ -93,8 +91,10 @@ func New(config Config) (*Controller, error) {
 		config:  config,
 		metrics: newMetrics(config.Registry),
 		writes:  newWrites(),
+		told:    newTold(),
 		running: map[cache.ObjectName]time.Time{},
 		configs: newConfigs(),
+		cookies: newCookies(config.Kube),
 		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: "emqx"}),
 		backoff: newBackoff(),
 	}
@@ -211,7 +211,7 @@ func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, t
 		return "steered", wait, nil
 	}
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.known(emqx).cookie, driver.Observation(), time.Now())
 	if err == nil {
 		if decision := machine.Decide(snapshot); !decision.Gone {
 			driver.Pursue(decision.Goal)
@@ -273,7 +273,8 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		return "stale", staleDelay, nil
 	}
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), driver.Observation(), time.Now())
+	cookie := c.cookies.of(ctx, c.config.Caches, emqx, time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), cookie, driver.Observation(), time.Now())
 	if err != nil {
 		return "error", 0, fmt.Errorf("look at EMQX %s: %w", name, err)
 	}
@@ -297,8 +298,12 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 	for _, failure := range failures {
 		told = append(told, machine.Failure{Message: failure.Error(), Final: final(failure)})
 	}
-	if err := c.writeStatus(ctx, s, decision, told); err != nil {
+	again, err := c.tellStatus(ctx, s, decision, told)
+	if err != nil {
 		failures = append(failures, err)
+	}
+	if again > 0 && (decision.After == 0 || again < decision.After) {
+		decision.After = again
 	}
 	switch {
 	case len(failures) > 0:
@@ -309,70 +314,6 @@ func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision ma
 		return "gone", 0, nil
 	}
 	return "ok", decision.After, nil
-}
-
-// writeStatus writes the status if it differs, and then tells of what changed.
-func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []machine.Failure) error {
-	status := machine.StatusOf(s, decision, failures...)
-	if equality.Semantic.DeepEqual(status, s.EMQX.Status) {
-		return nil
-	}
-	apply, err := applyStatus(s.EMQX, status)
-	if err != nil {
-		return err
-	}
-	// Whatever the actions took: what came of them is told.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	if err := c.renewStatus(ctx, s.EMQX); err != nil {
-		return err
-	}
-	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
-	if err == nil && !equality.Semantic.DeepEqual(applied.Status, status) {
-		// Of what another manager wrote, applying leaves standing what it does not name.
-		applied, err = c.replaceStatus(ctx, applied, status)
-	}
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // The resource has gone, or another took its name.
-	}
-	if err != nil {
-		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
-	}
-	c.writes.record(key(s.EMQX), "EMQX", applied.ResourceVersion)
-	c.metrics.statusWrites.Inc()
-	c.metrics.transition(s.EMQX, decision.Phase, s.Now)
-	told := machine.EventsOf(s.EMQX, decision, status)
-	c.metrics.eventsWritten.Add(float64(len(told)))
-	for _, event := range told {
-		c.recorder.Eventf(s.EMQX, nil, event.Type, event.Reason, event.Action, "%s", event.Message)
-	}
-	if s.EMQX.Status.Phase != decision.Phase {
-		klog.FromContext(ctx).Info("Entered a phase", "from", s.EMQX.Status.Phase, "to", decision.Phase, "why", decision.Why)
-	}
-	return nil
-}
-
-// renewStatus begins a status anew that another operator wrote.
-func (c *Controller) renewStatus(ctx context.Context, emqx *v2beta1.EMQX) error {
-	patch, err := renewal(emqx)
-	if err == nil && patch != nil {
-		options := metav1.PatchOptions{FieldManager: FieldManager}
-		_, err = c.config.EMQX.AppsV2beta1().EMQXes(emqx.Namespace).Patch(ctx, emqx.Name, types.JSONPatchType, patch, options, "status")
-	}
-	if err != nil {
-		return fmt.Errorf("begin the status of EMQX %s anew: %w", key(emqx), err)
-	}
-	return nil
-}
-
-// replaceStatus writes a status as a whole.
-func (c *Controller) replaceStatus(ctx context.Context, current *v2beta1.EMQX, status v2beta1.EMQXStatus) (*v2beta1.EMQX, error) {
-	patch, err := replacement(current, status)
-	if err != nil {
-		return nil, err
-	}
-	options := metav1.PatchOptions{FieldManager: FieldManager}
-	return c.config.EMQX.AppsV2beta1().EMQXes(current.Namespace).Patch(ctx, current.Name, types.JSONPatchType, patch, options, "status")
 }
 
 // seen reports whether the cache of a kind is as new as a version that was written.
@@ -398,7 +339,10 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 func (c *Controller) forget(name cache.ObjectName) {
 	c.fleet.drop(name)
 	c.writes.forget(name)
+	c.told.forget(name)
+	c.gauges.forget(name)
 	c.configs.forget(name)
+	c.cookies.forget(name)
 	c.backoff.forget(name)
 	c.metrics.forget(name)
 }

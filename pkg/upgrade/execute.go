@@ -197,14 +197,14 @@ func (e *executor) createKeysSecret(ctx context.Context, s machine.Snapshot) err
 func (e *executor) secretValue(ctx context.Context, namespace string, ref v2beta1.KeyRef) (string, error) {
 	secret, err := e.kube.CoreV1().Secrets(namespace).Get(ctx, ref.SecretName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("secret %q: %w", ref.SecretName, errMissingReference)
+		return "", fmt.Errorf("read Secret %s/%s: %w", namespace, ref.SecretName, errMissingReference)
 	}
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("read Secret %s/%s: %w", namespace, ref.SecretName, err)
 	}
 	value, ok := secret.Data[ref.SecretKey]
 	if !ok {
-		return "", fmt.Errorf("entry %q of secret %q: %w", ref.SecretKey, ref.SecretName, errMissingReference)
+		return "", fmt.Errorf("read entry %q of Secret %s/%s: %w", ref.SecretKey, namespace, ref.SecretName, errMissingReference)
 	}
 	return string(value), nil
 }
@@ -244,6 +244,11 @@ func force(ours bool) metav1.ApplyOptions {
 }
 
 func (e *executor) createSet(ctx context.Context, s machine.Snapshot, a machine.CreateSet) error {
+	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	if err != nil {
+		return err
+	}
+	a.Set.CookieDigest = cookie.Digest
 	set, err := resources.StatefulSet(s.EMQX, a.Set)
 	if err != nil {
 		return err
@@ -275,13 +280,18 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 	if err != nil {
 		return err
 	}
+	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	if err != nil {
+		return err
+	}
 	return e.applySet(ctx, s, FieldManager+"-adoption", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).WithAnnotations(map[string]string{
-		v2beta1.AnnotationServicePorts: string(ports),
-		v2beta1.AnnotationConfigHash:   a.ConfigHash,
-		v2beta1.AnnotationServingSince: a.At.UTC().Format(time.RFC3339Nano),
-		v2beta1.AnnotationNodeCount:    strconv.Itoa(int(a.NodeCount)),
-		v2beta1.AnnotationReplicas:     strconv.Itoa(int(a.NodeCount)),
-		resources.AnnotationIntent:     a.Intent,
+		v2beta1.AnnotationServicePorts:   string(ports),
+		v2beta1.AnnotationConfigHash:     a.ConfigHash,
+		v2beta1.AnnotationServingSince:   a.At.UTC().Format(time.RFC3339Nano),
+		v2beta1.AnnotationNodeCount:      strconv.Itoa(int(a.NodeCount)),
+		v2beta1.AnnotationReplicas:       strconv.Itoa(int(a.NodeCount)),
+		resources.AnnotationIntent:       a.Intent,
+		resources.AnnotationCookieDigest: cookie.Digest,
 	}))
 }
 

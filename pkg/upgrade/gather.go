@@ -24,9 +24,9 @@ import (
 )
 
 // gather makes the Snapshot of a resource from the caches and the last observation of its EMQX. It asks nobody.
-func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
+func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, cookie machine.Cookie, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
 	s := machine.Snapshot{
-		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Observation: observation,
+		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Cookie: cookie, Observation: observation,
 		Config: config.config, ConfigError: config.err, ConfigHash: config.hash, Wanted: map[machine.Role]machine.Target{},
 	}
 	var err error
@@ -62,11 +62,11 @@ func editor(emqx *v2beta1.EMQX) string {
 func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]machine.Set, error) {
 	owned, err := caches.StatefulSets.ControlledBy(emqx.Namespace, emqx.UID)
 	if err != nil {
-		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	lost, err := caches.StatefulSets.Claimed(emqx.Namespace, emqx.Name)
 	if err != nil {
-		return nil, fmt.Errorf("list the sets of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	owned = append(owned, slices.DeleteFunc(lost, func(set *appsv1.StatefulSet) bool { return !abandoned(set) })...)
 	slices.SortStableFunc(owned, func(a, b *appsv1.StatefulSet) int {
@@ -77,7 +77,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.C
 		set := setOf(emqx, object, config)
 		pods, err := caches.Pods.ControlledBy(emqx.Namespace, object.UID)
 		if err != nil {
-			return nil, fmt.Errorf("list the pods of %s/%s: %w", object.Namespace, object.Name, err)
+			return nil, fmt.Errorf("list the pods of StatefulSet %s/%s: %w", object.Namespace, object.Name, err)
 		}
 		for _, pod := range pods {
 			set.Pods = append(set.Pods, podOf(set, pod))
@@ -86,7 +86,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.C
 	}
 	orphans, err := caches.Pods.Claimed(emqx.Namespace, emqx.Name)
 	if err != nil {
-		return nil, fmt.Errorf("list the pods of %s/%s: %w", emqx.Namespace, emqx.Name, err)
+		return nil, fmt.Errorf("list the pods without a set of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
 	}
 	sets = append(sets, orphanedSets(emqx, sets, orphans, config)...)
 	for i := range sets {
@@ -135,7 +135,8 @@ func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Conf
 	set := machine.Set{
 		Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Role: machine.Core, Revision: revision,
 		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
-		Deleting: !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
+		CookieDigest: object.Annotations[resources.AnnotationCookieDigest],
+		Deleting:     !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
 	}
 	for name, value := range resources.CoreRevisionLabels(emqx, revision) {
 		set.Mislabelled = set.Mislabelled || object.Labels[name] != value
@@ -216,8 +217,14 @@ func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
 	}
 	for _, status := range object.Status.ContainerStatuses {
 		if status.Name == resources.EMQXContainer {
-			pod.ContainerRunning, pod.Container = status.State.Running != nil, shortID(status.ContainerID)
+			pod.ContainerRunning, pod.Container = status.State.Running != nil && !ended(object), shortID(status.ContainerID)
+			if running := status.State.Running; running != nil {
+				pod.ContainerStarted = running.StartedAt.Time
+			}
 		}
+	}
+	if pod.ContainerRunning {
+		pod.UnreachableSince = unreachableSince(object)
 	}
 	return pod
 }
@@ -292,7 +299,7 @@ func serviceOf(caches *informers.Caches, s *machine.Snapshot, kind resources.Ser
 func endpointsOf(caches *informers.Caches, service *corev1.Service) ([]machine.Endpoint, error) {
 	found, err := caches.EndpointSlices.ControlledBy(service.Namespace, service.UID)
 	if err != nil {
-		return nil, fmt.Errorf("list the EndpointSlices of %s/%s: %w", service.Namespace, service.Name, err)
+		return nil, fmt.Errorf("list the EndpointSlices of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
 	var endpoints []machine.Endpoint
 	for _, slice := range found {

@@ -82,7 +82,7 @@ func (c *cluster) snapshot(t *testing.T) machine.Snapshot {
 		caches.Wait()
 	})
 	require.NoError(t, caches.Run(ctx))
-	s, err := gather(caches, c.emqx, newConfigs().of(c.emqx), evacuate.Observation{}, time.Now())
+	s, err := gather(caches, c.emqx, newConfigs().of(c.emqx), machine.Cookie{}, evacuate.Observation{}, time.Now())
 	require.NoError(t, err)
 	return s
 }
@@ -203,4 +203,48 @@ func metadataScheme() *runtime.Scheme {
 	scheme := metadatafake.NewTestScheme()
 	_ = metav1.AddMetaToScheme(scheme) // Cannot fail with these types.
 	return scheme
+}
+
+// TestLostKubernetesNodes: what Kubernetes itself tells of a pod whose node is lost, as its node controller, taint eviction and
+// collector of pods write it.
+func TestLostKubernetesNodes(t *testing.T) {
+	at := func(seconds int64) metav1.Time { return metav1.NewTime(time.Unix(1000+seconds, 0)) }
+	conditions := func(ready, containers, gate corev1.ConditionStatus) []corev1.PodCondition {
+		return []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: at(90)},
+			{Type: corev1.PodReady, Status: ready, LastTransitionTime: at(30)},
+			{Type: corev1.ContainersReady, Status: containers, LastTransitionTime: at(10)},
+			{Type: v2beta1.ConditionOnServing, Status: gate, LastTransitionTime: at(20)},
+		}
+	}
+	const yes, no = corev1.ConditionTrue, corev1.ConditionFalse
+	due := at(60)
+	for _, test := range []struct {
+		reason  string
+		change  func(*corev1.Pod)
+		running bool
+		since   metav1.Time
+	}{
+		{"all is well", func(p *corev1.Pod) { p.Status.Conditions = conditions(yes, yes, yes) }, true, metav1.Time{}},
+		{"the node controller says not ready, and no kubelet does", func(p *corev1.Pod) { p.Status.Conditions = conditions(no, yes, yes) }, true, at(30)},
+		{"a pod that is not ready for its own reasons", func(p *corev1.Pod) { p.Status.Conditions = conditions(no, no, yes) }, true, metav1.Time{}},
+		{"one whose gate is closed", func(p *corev1.Pod) { p.Status.Conditions = conditions(no, yes, no) }, true, metav1.Time{}},
+		{"one whose gate was opened a moment ago", func(p *corev1.Pod) {
+			p.Status.Conditions = conditions(no, yes, yes)
+			p.Status.Conditions[3].LastTransitionTime = at(40)
+		}, true, at(40)},
+		{"one that was to be gone by now", func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &due, []string{"them/keep"} }, true, due},
+		{"a node that is out of service: its pods have failed, whatever the container's last status", func(p *corev1.Pod) {
+			p.Status.Conditions, p.Status.Phase = conditions(no, yes, yes), corev1.PodFailed
+		}, false, metav1.Time{}},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			c := newCluster(t)
+			c.pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: resources.EMQXContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+			test.change(c.pod)
+			pod := c.snapshot(t).Sets[0].Pods[0]
+			require.Equal(t, test.running, pod.ContainerRunning)
+			require.True(t, test.since.Time.Equal(pod.UnreachableSince), pod.UnreachableSince)
+		})
+	}
 }

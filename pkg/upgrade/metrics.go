@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,12 +101,17 @@ func (m *metrics) forget(name cache.ObjectName) {
 	m.transitions.DeletePartialMatch(prometheus.Labels{"namespace": name.Namespace, "name": name.Name})
 }
 
-// gauges are computed from the caches and the last observations when they are scraped. Only the replica that works tells
+// gauges are computed from the caches and the last observations when they are scraped, and from what the last look would have
+// written. Only the replica that works tells
 // them: a sum over the replicas counts nothing twice.
 type gauges struct {
 	caches  *informers.Caches
 	fleet   *fleet
 	working atomic.Bool
+
+	mu sync.Mutex
+	// last are the statuses of the moment, by key: what is written of them is often older.
+	last map[cache.ObjectName]v2beta1.EMQXStatus
 
 	phase, paused, stalled, undecodable, clients, total, moved, estimatedEnd       *prometheus.Desc
 	nodeClients, nodeSessions, nodeConnRate, nodeSessRate, nodeUp, nodeEnd, seenAt *prometheus.Desc
@@ -116,7 +122,7 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 		return prometheus.NewDesc(metricsPrefix+name, help, append([]string{"namespace", "name"}, labels...), nil)
 	}
 	return &gauges{
-		caches: caches, fleet: fleet,
+		caches: caches, fleet: fleet, last: map[cache.ObjectName]v2beta1.EMQXStatus{},
 		phase:        cluster("phase", "1 for the phase that a cluster is in, 0 for the others.", "phase"),
 		paused:       cluster("paused", "1 while spec.updateStrategy.paused is set."),
 		stalled:      cluster("stalled", "1 while only a person can help, with the reason.", "reason"),
@@ -133,6 +139,29 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 		nodeUp:       cluster("node_answers", "1 when a node answered its last asking.", "node", "revision"),
 		seenAt:       cluster("node_last_seen_timestamp_seconds", "When a node last answered, as seconds since 1970.", "node", "revision"),
 	}
+}
+
+// tell notes the status of the moment.
+func (g *gauges) tell(name cache.ObjectName, status v2beta1.EMQXStatus) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last[name] = status
+}
+
+func (g *gauges) forget(name cache.ObjectName) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.last, name)
+}
+
+// status is that of the moment or, before the first sync, what was written last.
+func (g *gauges) status(emqx *v2beta1.EMQX) v2beta1.EMQXStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if status, known := g.last[key(emqx)]; known {
+		return status
+	}
+	return emqx.Status
 }
 
 // Describe names the gauges.
@@ -163,15 +192,16 @@ func (g *gauges) collectCluster(out chan<- prometheus.Metric, emqx *v2beta1.EMQX
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{emqx.Namespace, emqx.Name}, labels...)...)
 	}
+	status := g.status(emqx)
 	for _, phase := range v2beta1.Phases() {
 		gauge(g.phase, truth(emqx.Status.Phase == phase), string(phase))
 	}
 	gauge(g.paused, truth(emqx.Spec.UpdateStrategy.Paused))
-	if reason := machine.StalledReason(emqx.Status); reason != "" {
+	if reason := machine.StalledReason(status); reason != "" {
 		gauge(g.stalled, 1, reason)
 	}
-	gauge(g.clients, float64(emqx.Status.Clients))
-	if upgrade := emqx.Status.Upgrade; upgrade != nil && emqx.Status.Phase == v2beta1.PhaseEvacuating {
+	gauge(g.clients, float64(status.Clients))
+	if upgrade := status.Upgrade; upgrade != nil && emqx.Status.Phase == v2beta1.PhaseEvacuating {
 		gauge(g.total, float64(upgrade.ClientsTotal))
 		gauge(g.moved, float64(upgrade.ClientsMoved))
 		if upgrade.EstimatedEndTime != nil {
@@ -217,7 +247,9 @@ func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) 
 // remaining is how long a node that is being evacuated will take to be empty at its own rates.
 func remaining(emqx *v2beta1.EMQX, node evacuate.NodeObservation) time.Duration {
 	waitTakeover := time.Duration(emqx.Spec.UpdateStrategy.EvacuationStrategy.WaitTakeover) * time.Second
-	return evacuate.Remaining([]evacuate.NodeObservation{node}, node.Evacuation.ConnEvictRate, node.Evacuation.SessEvictRate, waitTakeover)
+	return evacuate.Remaining([]evacuate.NodeObservation{node}, evacuate.Course{
+		Now: time.Now(), ConnRate: node.Evacuation.ConnEvictRate, SessRate: node.Evacuation.SessEvictRate, WaitTakeover: waitTakeover,
+	})
 }
 
 func truth(value bool) float64 {

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/cache"
@@ -47,4 +48,31 @@ func (w *writes) forget(key cache.ObjectName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.all, key)
+}
+
+// told remembers when the status of each key was last written.
+type told struct {
+	mu  sync.Mutex
+	all map[cache.ObjectName]time.Time
+}
+
+func newTold() *told { return &told{all: map[cache.ObjectName]time.Time{}} }
+
+func (t *told) note(key cache.ObjectName, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all[key] = at
+}
+
+// of is when the status of a key was last written; zero when not since the operator started.
+func (t *told) of(key cache.ObjectName) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all[key]
+}
+
+func (t *told) forget(key cache.ObjectName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.all, key)
 }

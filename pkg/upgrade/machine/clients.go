@@ -71,13 +71,23 @@ func maxUnavailable(s Snapshot, baseline int64) int64 {
 	return int64(value)
 }
 
+// noteClients notes the baseline, before anything is evicted.
+func noteClients(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
+	upgrade.ClientsTotal, _ = liveClients(s)
+	upgrade.ClientsTotalTime, upgrade.EvacuationStartedTime = at(s.Now), at(s.Now)
+}
+
+// baselineSteps is in how many steps the baseline may go up by as many clients as may be away.
+const baselineSteps = 20
+
 // follow lets the baseline follow the number of clients: up when more come, and down when those who are missing have left
-// for good, since they must not hold an upgrade for ever.
+// for good, since they must not hold an upgrade for ever. Up it goes by a step more than is seen: it is remembered, and a
+// cluster that grows all day would have it written each second. Too high it only calls more clients away than are.
 func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
 	live, _ := liveClients(s)
 	held := upgrade.HeldTime
 	if live > upgrade.ClientsTotal {
-		upgrade.ClientsTotal, upgrade.ClientsTotalTime = live, at(s.Now)
+		upgrade.ClientsTotal, upgrade.ClientsTotalTime = live+maxUnavailable(s, live)/baselineSteps, at(s.Now)
 	}
 	if held == nil || upgrade.HeldReason != clientsAway {
 		return
@@ -128,7 +138,7 @@ func holdReason(s Snapshot, upgrade v2beta1.UpgradeStatus, pace evacuate.Pace) L
 	if lack := unobserved(s); !lack.None() {
 		return lack
 	}
-	if lack := servingSilent(s); !lack.None() {
+	if lack := anySilent(s, upgrade.HeldReason); !lack.None() {
 		return lack
 	}
 	if len(recipients(s)) == 0 {

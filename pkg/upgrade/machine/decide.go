@@ -21,6 +21,7 @@ func Decide(s Snapshot) Decision {
 	}
 	decision.Groups = append(upkeep(s), decision.Groups...)
 	decision.After = soonest(decision.After, vouching(s))
+	decision.Notices = append(formerDefaults(s), decision.Notices...)
 	return deadline(s, decision)
 }
 
@@ -48,6 +49,11 @@ func stay(s Snapshot, goal evacuate.Goal) Decision {
 	decision := Decision{Phase: s.phase(), Upgrade: s.upgradeStatus(), Goal: goal}
 	if !agree(s) {
 		decision.After = time.Second
+	}
+	for _, pod := range s.pods() {
+		if left, tolerated := s.tolerance(pod); tolerated {
+			decision.After = soonest(decision.After, max(0, left))
+		}
 	}
 	resume(s, &decision.Upgrade)
 	return decision

@@ -28,7 +28,7 @@ type Decision struct {
 	Unknown Lack
 	// Stalled says why only a person can help; nil when that is not so.
 	Stalled *Lack
-	// Notices are things that the user should know, told by an event once a generation.
+	// Notices are things that the user should know, told by an event when Done is entered, and once a generation in it.
 	Notices []Lack
 	// Paused tells that the user holds the cluster.
 	Paused bool

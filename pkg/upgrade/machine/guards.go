@@ -62,7 +62,7 @@ func former(s Snapshot) Lack {
 
 // problemOf says what only a person can mend before the specification can be carried out, nil when it can be.
 func problemOf(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, configProblem, specProblem, unsupported} {
+	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported} {
 		if problem := rule(s); problem != nil {
 			return problem
 		}
@@ -93,6 +93,25 @@ func cookieLost(s Snapshot) *Lack {
 	return &Lack{"CookieLost", fmt.Sprintf("Secret %s with the cookie of the nodes that run is gone, and others could not join them: "+
 		"make it again, with the entry %s, which a node's environment variable EMQX_NODE__COOKIE tells",
 		s.EMQX.NodeCookieSecretName(), resources.NodeCookieKey)}
+}
+
+// cookieChanged: nodes run with another cookie than the one that the Secret holds now. Those that start now never join them.
+func cookieChanged(s Snapshot) *Lack {
+	by := ""
+	if s.Cookie.Writer != "" {
+		by = " by " + s.Cookie.Writer
+	}
+	for _, set := range s.Sets {
+		for _, pod := range set.Pods {
+			if s.Cookie.Digest == "" || set.CookieDigest == "" || set.CookieDigest == s.Cookie.Digest || !pod.ContainerRunning || pod.ContainerStarted.After(s.Cookie.Written) {
+				continue
+			}
+			return &Lack{"CookieChanged", fmt.Sprintf("the cookie in Secret %s was changed%s at %s, and nodes such as %s run with the one before, so that nodes that start now cannot join them: "+
+				"put that back as the entry %s, as the environment variable EMQX_NODE__COOKIE of pod %s tells it",
+				s.EMQX.NodeCookieSecretName(), by, s.Cookie.Written.UTC().Format(time.RFC3339), pod.Node, resources.NodeCookieKey, pod.Name)}
+		}
+	}
+	return nil
 }
 
 func configProblem(s Snapshot) *Lack {

@@ -25,10 +25,13 @@ func (s *Snapshot) orphaned(pod Pod) bool {
 	return set != nil && set.Orphaned
 }
 
-// leavingSets are the sets that are not their role's target.
+// leavingSets are the sets that are not their role's target. What a set left behind is one as long as any of it remains.
 func (s *Snapshot) leavingSets() []Set {
 	return slices.DeleteFunc(slices.Clone(s.Sets), func(set Set) bool {
-		return set.Revision == s.target(set.Role).Revision && !set.Orphaned && !set.Deleting
+		if set.Orphaned {
+			return len(s.remaining(set)) == 0
+		}
+		return set.Revision == s.target(set.Role).Revision && !set.Deleting
 	})
 }
 
@@ -77,7 +80,11 @@ func occupied(s Snapshot, pod Pod) Lack {
 	case node.Seen.IsZero() && node.Failure == "":
 		return Lack{"NodeNotAsked", "has not been asked yet"}
 	case !node.Known():
-		return Lack{"NodeSilent", "does not answer" + silence(s, pod) + "; if it is lost for good, delete its pod " + pod.Name}
+		words := "does not answer" + silence(s, pod)
+		if s.unlisted(pod) {
+			words += ", and EMQX counts it as stopped"
+		}
+		return Lack{"NodeSilent", words + "; if it is lost for good, delete its pod " + pod.Name + outOfReach(pod)}
 	case node.Evacuation == nil && node.OrderFailure != "":
 		return Lack{"OrderRefused", "does not do as it is told: " + node.OrderFailure}
 	case node.Evacuation == nil:
@@ -148,17 +155,18 @@ func shrink(s Snapshot, set Set, others bool) (Group, Lack) {
 	if !s.served(set) {
 		return removeSet(s, set, 0), Lack{"SetLeft", "set " + set.Name + ", which never served, to be gone"}
 	}
-	if set.Replicas == 0 && len(set.Pods) == 0 {
+	pods := s.remaining(set)
+	if set.Replicas == 0 && len(pods) == 0 {
 		message := "EMQX to forget the nodes of set " + set.Name
 		if s.Observation.Failure != "" {
 			message += ": " + s.Observation.Failure
 		}
 		return removeSet(s, set, 0), Lack{"MembersLeft", message}
 	}
-	if i := slices.IndexFunc(set.Pods, func(p Pod) bool { return p.Ordinal >= int(set.Replicas) || p.Deleting }); i >= 0 || others {
+	if i := slices.IndexFunc(pods, func(p Pod) bool { return p.Ordinal >= int(set.Replicas) || p.Deleting }); i >= 0 || others {
 		message := "a pod of set " + set.Name + " to be gone"
 		if i >= 0 {
-			message = "pod " + set.Pods[i].Name + " to be gone" + kept(set.Pods[i].Finalizers)
+			message = "pod " + pods[i].Name + " to be gone" + kept(pods[i].Finalizers) + outOfReach(pods[i])
 		}
 		return nil, Lack{"PodsLeft", message}
 	}
@@ -170,6 +178,15 @@ func shrink(s Snapshot, set Set, others bool) (Group, Lack) {
 		}
 	}
 	return removeSet(s, set, set.Replicas-1), Lack{"PodsLeft", fmt.Sprintf("pod %s-%d to be gone", set.Name, next)}
+}
+
+// outOfReach says that a pod cannot go by itself, and what a person can do.
+func outOfReach(pod Pod) string {
+	if pod.UnreachableSince.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("; nothing was heard of its Kubernetes node since %s: if that is shut down for good, taint it node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, "+
+		"or set spec.updateStrategy.unreachableTolerationSeconds", pod.UnreachableSince.UTC().Format(time.TimeOnly))
 }
 
 // kept names the finalizers that keep an object.
@@ -196,7 +213,7 @@ func removeSet(s Snapshot, set Set, replicas int32) Group {
 		return nil
 	case set.Replicas != replicas:
 		return Group{ScaleSet{SetRef: set.ref(), Replicas: replicas, NodeCount: set.NodeCount}}
-	case replicas == 0 && len(set.Pods) == 0 && forgotten(s, set):
+	case replicas == 0 && len(s.remaining(set)) == 0 && forgotten(s, set):
 		return Group{DeleteSet{set.ref()}}
 	}
 	return nil
@@ -217,7 +234,7 @@ func forgotten(s Snapshot, set Set) bool {
 func absent(s Snapshot) []string {
 	exists := map[string]bool{}
 	for _, pod := range s.pods() {
-		exists[pod.Node] = true
+		exists[pod.Node] = !s.lost(pod)
 	}
 	var names []string
 	for _, set := range s.Sets {

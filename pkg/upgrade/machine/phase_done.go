@@ -1,8 +1,6 @@
 package machine
 
 import (
-	"fmt"
-
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -42,40 +40,4 @@ func finish(s Snapshot, why string) Decision {
 		decision.Notices = notices(s, *set)
 	}
 	return decision
-}
-
-const fieldHasNoEffect = "FieldHasNoEffect"
-
-// notices tells of fields that are accepted and have no effect.
-func notices(s Snapshot, set Set) []Lack {
-	var told []Lack
-	ignored := func(field, instead string) {
-		told = append(told, Lack{fieldHasNoEffect, fmt.Sprintf("%s has no effect: %s", field, instead)})
-	}
-	spec := s.EMQX.Spec
-	if core := spec.CoreTemplate.Spec; core.MinAvailable != nil || core.MaxUnavailable != nil {
-		ignored("spec.coreTemplate.spec.minAvailable/maxUnavailable", "this version makes no PodDisruptionBudgets")
-	}
-	if spec.RevisionHistoryLimit != nil {
-		ignored("spec.revisionHistoryLimit", "sets of earlier revisions leave with their pods")
-	}
-	if spec.UpdateStrategy.PromotedRevision != "" {
-		ignored("spec.updateStrategy.promotedRevision", "this version promotes automatically")
-	}
-	if field := ignoredSelector(s); field != "" {
-		ignored(field, "the Service selects the nodes that serve")
-	}
-	if spec.Config.Mode == v2beta1.ConfigModeReplace {
-		ignored("spec.config.mode", "configuration reaches the nodes with the next revision")
-	}
-	for _, unknown := range s.Config.Unknown {
-		told = append(told, Lack{"ConfigNotKnown", unknown + ": ports that it opens, or closes, must be named in spec.listenersServiceTemplate"})
-	}
-	if set.ConfigHash != s.ConfigHash {
-		told = append(told, Lack{
-			Reason:  "ConfigNotApplied",
-			Message: "spec.config.data differs from what the nodes run with: this version does not apply configuration to running nodes; it reaches them with the next revision",
-		})
-	}
-	return told
 }

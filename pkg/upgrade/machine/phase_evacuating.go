@@ -23,9 +23,7 @@ func evacuating(s Snapshot) Decision {
 	upgrade := s.upgradeStatus()
 	if upgrade.ClientsTotalTime == nil {
 		decision := wait(s, serve(s), Lack{"ClientsNotNoted", "the number of clients to be noted"})
-		decision.Upgrade.ClientsTotal, _ = liveClients(s)
-		decision.Upgrade.ClientsTotalTime = at(s.Now)
-		decision.Upgrade.EvacuationStartedTime = at(s.Now)
+		noteClients(s, &decision.Upgrade)
 		decision.After = atOnce
 		return decision
 	}

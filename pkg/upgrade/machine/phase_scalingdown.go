@@ -31,7 +31,7 @@ func scalingDown(s Snapshot) Decision {
 		if len(group) > 0 {
 			decision.Groups = append(decision.Groups, group)
 		}
-		removing = removing || set.Replicas > 0 || len(set.Pods) > 0
+		removing = removing || set.Replicas > 0 || len(s.remaining(set)) > 0
 		if decision.Waiting.None() {
 			decision.Waiting = lack
 		}

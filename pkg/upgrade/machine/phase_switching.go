@@ -47,5 +47,9 @@ func switching(s Snapshot) Decision {
 		decision.After = left
 		return decision
 	}
-	return advance(s, serve(s), v2beta1.PhaseEvacuating, fmt.Sprintf("the Services lead to revision %s alone since %s", revision, delay))
+	decision := advance(s, serve(s), v2beta1.PhaseEvacuating, fmt.Sprintf("the Services lead to revision %s alone since %s", revision, delay))
+	if decision.Upgrade.ClientsTotalTime == nil {
+		noteClients(s, &decision.Upgrade)
+	}
+	return decision
 }

@@ -16,20 +16,20 @@ const creationGrace = 30 * time.Second
 // Reasons why a node is not ready, the most telling first: of several nodes that lack something, the first of these is
 // told.
 const (
-	podTrouble      = "PodTrouble"
-	podMissing      = "PodMissing"
-	podDeleting     = "PodDeleting"
-	unauthorized    = "Unauthorized"
-	podStarting     = "PodStarting"
-	nodeSilent      = "NodeSilent"
-	nodeNotRunning  = "NodeNotRunning"
-	nodeEvacuated   = "NodeEvacuated"
-	nodeApart       = "NodeApart"
-	listenerDown    = "ListenerDown"
-	gateClosed      = "GateClosed"
-	nodeNotAsked    = "NodeNotAsked"
-	nodesNotReady   = "NodesNotReady"
-	servingIsSilent = "ServingNodeSilent"
+	podTrouble     = "PodTrouble"
+	podMissing     = "PodMissing"
+	podDeleting    = "PodDeleting"
+	unauthorized   = "Unauthorized"
+	podStarting    = "PodStarting"
+	nodeSilent     = "NodeSilent"
+	nodeNotRunning = "NodeNotRunning"
+	nodeEvacuated  = "NodeEvacuated"
+	nodeApart      = "NodeApart"
+	listenerDown   = "ListenerDown"
+	gateClosed     = "GateClosed"
+	nodeNotAsked   = "NodeNotAsked"
+	nodesNotReady  = "NodesNotReady"
+	memberSilent   = "MemberSilent"
 )
 
 func tellingFirst() []string {
@@ -104,16 +104,13 @@ func lacks(s Snapshot, set Set, pod Pod) Lack {
 // notAsked reports whether nothing was heard of a node because it was never asked.
 func notAsked(node evacuate.NodeObservation) bool { return node.Seen.IsZero() && node.Failure == "" }
 
-// servingSilent says which node that serves is silent without being known to be gone. While a member of the cluster is
-// frozen, clients cannot come back, on whatever node, and messages to its clients are lost.
+// servingSilent says which node that may have clients is silent without being known to be gone: messages to its clients would
+// be lost by a switch.
 func servingSilent(s Snapshot) Lack {
 	for _, set := range s.Sets {
-		if !s.served(set) {
-			continue
-		}
 		for _, pod := range set.Pods {
-			if silent(s, pod) {
-				return Lack{servingIsSilent, fmt.Sprintf("node %s, which may have clients, to answer: it is silent%s; deleting its pod %s ends the wait",
+			if s.served(set) && silent(s, pod) {
+				return Lack{memberSilent, fmt.Sprintf("node %s, which may have clients, to answer: it is silent%s; deleting its pod %s ends the wait",
 					pod.Node, silence(s, pod), pod.Name)}
 			}
 		}
@@ -121,10 +118,31 @@ func servingSilent(s Snapshot) Lack {
 	return Lack{}
 }
 
-// silent reports whether a pod's node is a member of the cluster that does not answer and is not known to be gone.
+// anySilent says which member of the cluster is silent without being known to be gone, whoever it is. While one is frozen,
+// clients cannot come back, on whatever node. heldFor is why evictions are held already: such a hold stands until an operator
+// that has just begun has asked all nodes.
+func anySilent(s Snapshot, heldFor string) Lack {
+	for _, pod := range s.pods() {
+		switch {
+		case silent(s, pod):
+			return Lack{memberSilent, fmt.Sprintf("node %s to answer: it is silent%s, and while a member is, clients cannot come back; deleting its pod %s ends the wait",
+				pod.Node, silence(s, pod), pod.Name)}
+		case heldFor == memberSilent && pod.ContainerRunning && notAsked(s.node(pod)):
+			return Lack{memberSilent, fmt.Sprintf("node %s to answer: it has not been asked yet", pod.Node)}
+		}
+	}
+	return Lack{}
+}
+
+// silent reports whether a pod's node is a member of the cluster that does not answer and is not known to be gone: EMQX
+// itself counts it as stopped, or its container has ended. When nobody answers who could tell, one that was let serve is.
 func silent(s Snapshot, pod Pod) bool {
 	node := s.node(pod)
-	return pod.ContainerRunning && pod.OnServing && !node.Known() && !node.Unauthorized && !notAsked(node) && !s.stopped(pod)
+	if !pod.ContainerRunning || node.Known() || node.Unauthorized || notAsked(node) {
+		return false
+	}
+	listed, witnesses := s.listed(pod)
+	return listed || witnesses == 0 && pod.OnServing
 }
 
 // notSeen names a node that answers and is not in one cluster with the given one; empty when there is none.

@@ -35,6 +35,8 @@ type Snapshot struct {
 	ConfigMaps map[string]ObjectState
 	// Headless, CookieSecret and KeysSecret tell how the other objects of the cluster stand.
 	Headless, CookieSecret, KeysSecret ObjectState
+	// Cookie is the one that the cookie's Secret holds now.
+	Cookie Cookie
 	// Taken are the names that the cluster needs and that something else has.
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.
@@ -71,6 +73,15 @@ const (
 	// Current: it is as it shall be.
 	Current
 )
+
+// Cookie is what is known of a node cookie: never the cookie itself.
+type Cookie struct {
+	// Digest tells it from another; empty when it is not known.
+	Digest string
+	// Writer is the field manager that wrote it, empty when unknown, and Written when.
+	Writer  string
+	Written time.Time
+}
 
 // Taken is an object that has a name which the cluster needs, and is not the cluster's.
 type Taken struct {
@@ -131,6 +142,8 @@ type Set struct {
 	Intent string
 	// Image is that of EMQX's container.
 	Image string
+	// CookieDigest is that of the cookie that it was made with; empty when unknown.
+	CookieDigest string
 	// Domain is the DNS domain of its pods: the node of a pod is emqx@POD.DOMAIN.
 	Domain string
 	// Deleting tells that it is being deleted.
@@ -163,12 +176,15 @@ type Pod struct {
 	// OnServing is the gate, and GateContainer the container that it was opened for; empty when unknown.
 	OnServing     bool
 	GateContainer string
-	// ContainerRunning tells whether EMQX's container runs, and Container which it is.
+	// ContainerRunning tells whether EMQX's container runs, Container which it is, and ContainerStarted since when.
 	ContainerRunning bool
 	Container        string
+	ContainerStarted time.Time
 	// Deleting tells that it is being deleted, and Finalizers what keeps it then.
 	Deleting   bool
 	Finalizers []string
+	// UnreachableSince is since when nothing was heard of the kubelet of its Kubernetes node; zero while that is heard of.
+	UnreachableSince time.Time
 	// Trouble is why its containers do not run, in Kubernetes' words; empty when there is nothing to say.
 	Trouble string
 }
@@ -252,18 +268,49 @@ func (s *Snapshot) freshNode(pod Pod) evacuate.NodeObservation {
 	return node
 }
 
-// stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and a
-// node that answers does not count it among the running. Silence alone proves nothing.
+// stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and no node
+// that answers counts it among the running. Silence alone proves nothing.
 func (s *Snapshot) stopped(pod Pod) bool {
-	if pod.ContainerRunning {
-		return false
+	return !pod.ContainerRunning && s.unlisted(pod) || s.lost(pod)
+}
+
+// lost reports whether a leaving pod counts as gone although Kubernetes still has it: its Kubernetes node has been unreachable
+// for as long as the user tolerates, and EMQX counts its node as stopped.
+func (s *Snapshot) lost(pod Pod) bool {
+	left, tolerated := s.tolerance(pod)
+	return tolerated && left <= 0 && s.unlisted(pod) && !s.freshNode(pod).Known()
+}
+
+// tolerance is for how long a leaving pod on an unreachable Kubernetes node is still waited for; false when it is on none, or
+// without end.
+func (s *Snapshot) tolerance(pod Pod) (time.Duration, bool) {
+	seconds := s.updateStrategy().UnreachableTolerationSeconds
+	if seconds == nil || pod.UnreachableSince.IsZero() || !s.leaves(pod) {
+		return 0, false
 	}
+	return pod.UnreachableSince.Add(time.Duration(*seconds) * time.Second).Sub(s.Now), true
+}
+
+// remaining are the pods of a set that do not count as gone.
+func (s *Snapshot) remaining(set Set) []Pod { return slices.DeleteFunc(slices.Clone(set.Pods), s.lost) }
+
+// unlisted reports whether EMQX itself counts a pod's node as stopped: other nodes answer, and each leaves it out of its
+// cluster. A node that is cut off may have its clients all the same.
+func (s *Snapshot) unlisted(pod Pod) bool {
+	listed, witnesses := s.listed(pod)
+	return witnesses > 0 && !listed
+}
+
+// listed reports whether any other node that answers counts a pod's node among the running of its cluster, and how many
+// answer.
+func (s *Snapshot) listed(pod Pod) (listed bool, witnesses int) {
 	for _, other := range s.pods() {
 		if witness := s.freshNode(other); other.UID != pod.UID && witness.Running() {
-			return !slices.Contains(witness.Members, pod.Node)
+			witnesses++
+			listed = listed || slices.Contains(witness.Members, pod.Node)
 		}
 	}
-	return false
+	return listed, witnesses
 }
 
 // updateStrategy is how an upgrade is made.

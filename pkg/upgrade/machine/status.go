@@ -123,6 +123,9 @@ func goneNodes(s Snapshot) []v2beta1.EMQXNode {
 	var nodes []v2beta1.EMQXNode
 	missing := absent(s)
 	for _, told := range s.EMQX.Status.CoreNodes {
+		if slices.ContainsFunc(s.pods(), func(pod Pod) bool { return pod.Node == told.Node }) {
+			continue // It counts as gone, and is told with its pod.
+		}
 		if slices.Contains(missing, told.Node) && !s.Observation.Left[told.Node] {
 			told.NodeStatus, told.Connections, told.LiveConnections = "stopped", 0, 0
 			nodes = append(nodes, told)
@@ -228,10 +231,26 @@ func estimatedEnd(s Snapshot, d Decision, leaving []evacuate.NodeObservation, pe
 	if d.Upgrade.ConnEvictRate == 0 || d.Upgrade.HeldTime != nil || d.Paused || stands {
 		return nil
 	}
-	remaining := evacuate.Remaining(leaving, d.Upgrade.ConnEvictRate, rate(s.strategy().SessEvictRate), time.Duration(s.strategy().WaitTakeover)*time.Second)
+	remaining := evacuate.Remaining(leaving, courseOf(s, d))
 	end := metav1.NewTime(s.Now.Add(remaining).Truncate(time.Second).Add(time.Second))
 	if last := s.upgradeStatus().EstimatedEndTime; last != nil && last.After(s.Now) && end.Sub(last.Time).Abs() <= 2*time.Second {
 		return last
 	}
 	return &end
+}
+
+// courseOf is how the evacuation is expected to go on: at its present rate or, while it has just begun and nobody knows yet how
+// soon clients are back, from then on as if they were back at once.
+func courseOf(s Snapshot, d Decision) evacuate.Course {
+	course := evacuate.Course{
+		Now: s.Now, ConnRate: d.Upgrade.ConnEvictRate, SessRate: rate(s.strategy().SessEvictRate), WaitTakeover: time.Duration(s.strategy().WaitTakeover) * time.Second,
+	}
+	if began := d.Upgrade.EvacuationStartedTime; began != nil {
+		course.Ramp = max(0, evacuate.RampTime-s.Now.Sub(began.Time))
+	}
+	if course.Ramp > 0 {
+		limit := maxUnavailable(s, d.Upgrade.ClientsTotal)
+		course.LaterConnRate = evacuate.PaceOf(evacuate.PaceInput{Limit: limit, ConnEvictRate: rate(s.strategy().ConnEvictRate), Prompt: true}).Tick
+	}
+	return course
 }

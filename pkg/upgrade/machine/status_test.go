@@ -107,7 +107,7 @@ func TestEventsOfAHold(t *testing.T) {
 	s := upgrading(v2beta1.PhaseEvacuating, withNode("e-core-green-0", silentNode))
 	decision := Decide(s)
 	status := StatusOf(s, decision)
-	require.Equal(t, servingIsSilent, status.Upgrade.HeldReason)
+	require.Equal(t, memberSilent, status.Upgrade.HeldReason)
 	require.Equal(t, []string{reasonHeld}, reasonsOf(EventsOf(s.EMQX, decision, status)))
 	s.EMQX.Status = status
 	withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure = "" })(&s)

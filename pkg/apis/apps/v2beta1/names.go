@@ -69,7 +69,12 @@ func (e *EMQX) RevisionConfigMapName(revision string) string {
 }
 
 // NodeCookieSecretName is the name of the Secret with the cookie that nodes share.
-func (e *EMQX) NodeCookieSecretName() string { return e.Name + "-node-cookie" }
+func (e *EMQX) NodeCookieSecretName() string { return e.Name + nodeCookieSuffix }
+
+const nodeCookieSuffix = "-node-cookie"
+
+// IsNodeCookieSecret reports whether a Secret of the given name would be the one with a cluster's cookie.
+func IsNodeCookieSecret(name string) bool { return strings.HasSuffix(name, nodeCookieSuffix) }
 
 // BootstrapAPIKeySecretName is the name of the Secret with the API keys.
 func (e *EMQX) BootstrapAPIKeySecretName() string { return e.Name + "-bootstrap-api-key" }
@@ -96,7 +101,7 @@ func (e *EMQX) NodeDomain() string {
 
 // ResourceOf is the name of the resource that would make an object of the given name; empty when none would.
 func ResourceOf(object string) string {
-	for _, suffix := range []string{"-headless", "-dashboard", "-listeners", "-node-cookie", "-bootstrap-api-key", "-configs"} {
+	for _, suffix := range []string{"-headless", "-dashboard", "-listeners", nodeCookieSuffix, "-bootstrap-api-key", "-configs"} {
 		if name, ok := strings.CutSuffix(object, suffix); ok {
 			return name
 		}

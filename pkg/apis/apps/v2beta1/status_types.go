@@ -58,7 +58,8 @@ type EMQXStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer.
+	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer, to a hundredth and within
+	// five minutes; metrics tell it of the moment.
 	// +optional
 	Clients int64 `json:"clients"`
 	// Upgrade tells of the upgrade that is under way, or of the last one.

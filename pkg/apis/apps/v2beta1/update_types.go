@@ -72,6 +72,13 @@ type UpdateStrategy struct {
 	// +optional
 	// +kubebuilder:default=Hold
 	OnDeadline DeadlineAction `json:"onDeadline,omitempty"`
+
+	// UnreachableTolerationSeconds is how long the Kubernetes node of a leaving pod may be unreachable before that pod counts
+	// as gone, with the clients and sessions it had, in seconds. EMQX must count its node as stopped, too. Unset, it is waited
+	// for until somebody deletes the pod, or taints the node with node.kubernetes.io/out-of-service.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	UnreachableTolerationSeconds *int32 `json:"unreachableTolerationSeconds,omitempty"`
 }
 
 // EvacuationStrategy says how fast connections and sessions are moved. Rates are for the cluster, not for a node.

@@ -641,6 +641,11 @@ func (in *UpdateStrategy) DeepCopyInto(out *UpdateStrategy) {
 		*out = new(int32)
 		**out = **in
 	}
+	if in.UnreachableTolerationSeconds != nil {
+		in, out := &in.UnreachableTolerationSeconds, &out.UnreachableTolerationSeconds
+		*out = new(int32)
+		**out = **in
+	}
 	return
 }
 

@@ -648,6 +648,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: type
       type:
         scalar: string
+    - name: unreachableTolerationSeconds
+      type:
+        scalar: numeric
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.UpgradeStatus
   map:
     fields:

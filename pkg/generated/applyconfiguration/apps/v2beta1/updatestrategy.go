@@ -32,6 +32,10 @@ type UpdateStrategyApplyConfiguration struct {
 	// OnDeadline says what happens then: Hold, and wait for a person, or Rollback. This version of the operator knows
 	// Hold: Rollback is reported as Stalled and changes nothing.
 	OnDeadline *appsv2beta1.DeadlineAction `json:"onDeadline,omitempty"`
+	// UnreachableTolerationSeconds is how long the Kubernetes node of a leaving pod may be unreachable before that pod counts
+	// as gone, with the clients and sessions it had, in seconds. EMQX must count its node as stopped, too. Unset, it is waited
+	// for until somebody deletes the pod, or taints the node with node.kubernetes.io/out-of-service.
+	UnreachableTolerationSeconds *int32 `json:"unreachableTolerationSeconds,omitempty"`
 }
 
 // UpdateStrategyApplyConfiguration constructs a declarative configuration of the UpdateStrategy type for use with
@@ -101,5 +105,13 @@ func (b *UpdateStrategyApplyConfiguration) WithProgressDeadlineSeconds(value int
 // If called multiple times, the OnDeadline field is set to the value of the last call.
 func (b *UpdateStrategyApplyConfiguration) WithOnDeadline(value appsv2beta1.DeadlineAction) *UpdateStrategyApplyConfiguration {
 	b.OnDeadline = &value
+	return b
+}
+
+// WithUnreachableTolerationSeconds sets the UnreachableTolerationSeconds field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the UnreachableTolerationSeconds field is set to the value of the last call.
+func (b *UpdateStrategyApplyConfiguration) WithUnreachableTolerationSeconds(value int32) *UpdateStrategyApplyConfiguration {
+	b.UnreachableTolerationSeconds = &value
 	return b
 }

@@ -1,0 +1,59 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+)
+
+const fieldHasNoEffect = "FieldHasNoEffect"
+
+// formerHistoryLimit is what the schema of emqx-operator 2.x wrote into every resource that did not say otherwise.
+const formerHistoryLimit = 3
+
+const historyLimitIgnored = "sets of earlier revisions leave with their pods"
+
+func hasNoEffect(field, instead string) Lack {
+	return Lack{fieldHasNoEffect, fmt.Sprintf("%s has no effect: %s", field, instead)}
+}
+
+// formerDefaults tells of fields without effect that hold what emqx-operator 2.x wrote into them: nobody asked for it. It is
+// told when the resource is first seen, which its status remembers by the generation that was observed, and never again.
+func formerDefaults(s Snapshot) []Lack {
+	if limit := s.EMQX.Spec.RevisionHistoryLimit; s.EMQX.Status.ObservedGeneration > 0 || limit == nil || *limit != formerHistoryLimit {
+		return nil
+	}
+	return []Lack{hasNoEffect("spec.revisionHistoryLimit", historyLimitIgnored)}
+}
+
+// notices tells of fields that are accepted and have no effect.
+func notices(s Snapshot, set Set) []Lack {
+	var told []Lack
+	ignored := func(field, instead string) { told = append(told, hasNoEffect(field, instead)) }
+	spec := s.EMQX.Spec
+	if core := spec.CoreTemplate.Spec; core.MinAvailable != nil || core.MaxUnavailable != nil {
+		ignored("spec.coreTemplate.spec.minAvailable/maxUnavailable", "this version makes no PodDisruptionBudgets")
+	}
+	if limit := spec.RevisionHistoryLimit; limit != nil && *limit != formerHistoryLimit {
+		ignored("spec.revisionHistoryLimit", historyLimitIgnored)
+	}
+	if spec.UpdateStrategy.PromotedRevision != "" {
+		ignored("spec.updateStrategy.promotedRevision", "this version promotes automatically")
+	}
+	if field := ignoredSelector(s); field != "" {
+		ignored(field, "the Service selects the nodes that serve")
+	}
+	if spec.Config.Mode == v2beta1.ConfigModeReplace {
+		ignored("spec.config.mode", "configuration reaches the nodes with the next revision")
+	}
+	for _, unknown := range s.Config.Unknown {
+		told = append(told, Lack{"ConfigNotKnown", unknown + ": ports that it opens, or closes, must be named in spec.listenersServiceTemplate"})
+	}
+	if set.ConfigHash != s.ConfigHash {
+		told = append(told, Lack{
+			Reason:  "ConfigNotApplied",
+			Message: "spec.config.data differs from what the nodes run with: this version does not apply configuration to running nodes; it reaches them with the next revision",
+		})
+	}
+	return told
+}
