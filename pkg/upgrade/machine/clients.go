@@ -39,7 +39,8 @@ func liveClients(s Snapshot) (live int64, beat time.Time) {
 	for _, pod := range s.pods() {
 		node, seen := s.Observation.Nodes[pod.Node]
 		switch {
-		case s.stopped(pod):
+		case s.stopped(pod), !node.Known() && s.unlisted(pod):
+			// Where EMQX counts the node as stopped, its clients are on their way to others, and would count twice.
 		case seen && !node.Seen.IsZero():
 			nodes = append(nodes, node)
 		default:

@@ -1,11 +1,13 @@
 package machine
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 )
 
 // TestBaselineGoesUpInSteps: a cluster that grows while it is evacuated has its baseline written now and then, and never one
@@ -27,4 +29,25 @@ func TestBaselineGoesUpInSteps(t *testing.T) {
 			require.Equal(t, test.want, Decide(s).Upgrade.ClientsTotal)
 		})
 	}
+}
+
+// TestClientsOfStoppedNodesAreAway: who was on a node that EMQX counts as stopped comes back to another, and would count twice.
+func TestClientsOfStoppedNodesAreAway(t *testing.T) {
+	full := func(live int64) []func(*Snapshot) {
+		return []func(*Snapshot){
+			withNode("e-core-blue-0", clients(100, 100)), withNode("e-core-blue-1", clients(100, 100)), withNode("e-core-blue-1", silentNode),
+			withNode("e-core-green-0", clients(live, live)), withNode("e-core-green-1", clients(live, live)),
+		}
+	}
+	s := upgrading(v2beta1.PhaseEvacuating, full(50)...)
+	live, _ := liveClients(s)
+	require.EqualValues(t, 300, live, "silence alone is no reason")
+
+	for _, pod := range s.pods() {
+		withNode(pod.Name, func(n *evacuate.NodeObservation) {
+			n.Members = slices.DeleteFunc(slices.Clone(n.Members), func(name string) bool { return name == "emqx@e-core-blue-1.pods" })
+		})(&s)
+	}
+	live, _ = liveClients(s)
+	require.EqualValues(t, 200, live)
 }

@@ -214,6 +214,7 @@ func (w *world) recreate() bool {
 	clear(w.members)
 	w.owner = ""
 	w.reborn = w.now().Add(time.Duration(w.rng.IntN(20000)) * time.Millisecond)
+	w.truth.blind(w.reborn.Add(unsupervised)) // Nobody follows the clients meanwhile.
 	return true
 }
 
