@@ -10,6 +10,7 @@
 //   - Evacuation and rebalance: states, ticks, waits, figures and when each of them changes, texts, persistence, and
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
+//   - What a frozen node does to clients of the others: connects and moves of sessions wait for it, a minute each.
 //   - The community licence's one node.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.

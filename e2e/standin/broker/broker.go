@@ -42,7 +42,8 @@ type Bus interface {
 type Timeouts struct {
 	Takeover time.Duration // handing a session over between nodes; default 10 s
 	Sync     time.Duration // a node's confirmation of what it was sent; default 2 s
-	Lock     time.Duration // the home's answer on a client's lock; default 15 s
+	Lock     time.Duration // the home's answer on a client's lock; default 75 s: who has it may wait twice for a frozen member
+	Member   time.Duration // a member's answer when a lock is taken or given back; default 30 s, as recorded
 	Connect  time.Duration // from the opened connection to CONNECT; default 15 s
 	Sweep    time.Duration // between two looks at expired sessions and delayed wills; default 500 ms
 }
@@ -55,11 +56,15 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 	set(&t.Takeover, 10*time.Second)
 	set(&t.Sync, 2*time.Second)
-	set(&t.Lock, 15*time.Second)
+	set(&t.Lock, 75*time.Second)
+	set(&t.Member, 30*time.Second)
 	set(&t.Connect, 15*time.Second)
 	set(&t.Sweep, 500*time.Millisecond)
 	return t
 }
+
+// claim bounds the time until a client has its session.
+func (t Timeouts) claim() time.Duration { return t.Lock + t.Member + t.Takeover }
 
 // Config is what a Broker needs.
 type Config struct {

@@ -64,7 +64,7 @@ func (h *hook) refuse(cl *mqtt.Client, code packets.Code, serverReference string
 
 // OnSessionEstablish finds or makes the client's session before CONNACK is sent.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	ctx, cancel := context.WithTimeout(h.b.ctx, h.b.cfg.Timeouts.Lock+h.b.cfg.Timeouts.Takeover)
+	ctx, cancel := context.WithTimeout(h.b.ctx, h.b.cfg.Timeouts.claim())
 	defer cancel()
 	err := h.b.connect(ctx, cl, pk)
 	h.b.server.Clients.Delete(cl.ID) // else the library would take an old connection's state over

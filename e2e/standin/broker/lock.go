@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"sync"
 	"time"
 )
@@ -140,6 +142,36 @@ func rank(node, id string) uint64 {
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33
 	return x
+}
+
+// keepers lists the members that keep a client's lock: more than half of those that run, and three at most, chosen by the
+// client id. A frozen one is among them until it is given up.
+func (b *Broker) keepers(id string) []string {
+	nodes := append(b.bus.Others(), b.bus.Self())
+	slices.SortFunc(nodes, func(x, y string) int { return cmp.Compare(rank(y, id), rank(x, id)) })
+	return nodes[:min(len(nodes)/2+1, 3)]
+}
+
+// askKeepers waits until every keeper of a client's lock has answered, is down, or has been silent for Timeouts.Member.
+// EMQX asks all of them, at once, when the lock is taken and again when it is given back, and goes on without those
+// that do not answer. Here the home decides who has the lock, and the keepers' part is the wait.
+func (b *Broker) askKeepers(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.Member)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, node := range b.keepers(id) {
+		if node == b.bus.Self() {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := b.bus.Call(ctx, node, topicKeeper, struct{}{}, nil); err != nil {
+				b.log.Debug("keeper of a lock", "client", id, "node", node, "error", err)
+			}
+		}()
+	}
+	wg.Wait()
 }
 
 func (b *Broker) lockAt(ctx context.Context, home, id, token string) (string, error) {

@@ -201,6 +201,7 @@ func (f flags) scale(cfg *standin.Config) {
 	cfg.Link.Heartbeat = 200 * time.Millisecond
 	cfg.Link.Heal = scaled(15)
 	cfg.API.Node, cfg.API.Listeners = scaled(30), scaled(60)
+	cfg.Broker.Member = scaled(30)
 	cfg.Evacuation.Gather, cfg.Evacuation.Recipients = scaled(18), scaled(44)
 }
 
