@@ -11,7 +11,9 @@
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
 //   - What a frozen node does to clients of the others: connects and moves of sessions wait for it, a minute each.
-//   - The community licence's one node.
+//   - Changes of the configuration: what is refused, what a change resets, what it does to listeners and to clients, and
+//     that it waits for a frozen node.
+//   - The community licence's one node, and the trial licence's 25 sessions.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.
 //
@@ -27,5 +29,10 @@
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
-//   - Licence keys are not checked: everything but the two names of EMQX's own keys counts as official.
+//   - Licence keys are not checked: at the start everything but the two names of EMQX's own keys counts as official, and a
+//     new one by API when it has the form of a key or begins with "official".
+//   - Of the configuration's schema only some is known: the roots, the fields of mqtt, alarm, sysmon, sys_topics and license,
+//     sizes, watermarks, log levels, listeners' addresses and authenticators. Everything else is taken as it is given.
+//   - Of a listener that could not move to another address EMQX sometimes keeps a part that stands in the way of every later
+//     change; here a later change to a free address always works.
 package standin

@@ -115,15 +115,21 @@ func (n *Node) boot(ctx context.Context) error {
 
 // readKeys adds the keys of the file. A file that cannot be read is logged, and the node goes on without its keys.
 func (n *Node) readKeys() {
-	if n.cfg.KeyFile != "" {
-		if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
-			n.log.Error("API keys", "error", err)
-		}
-	}
+	n.readKeyFile()
 	for _, line := range n.cfg.KeyLines {
 		if err := n.keys.PutLine(line); err != nil {
 			n.log.Error("API key", "error", err)
 		}
+	}
+}
+
+// readKeyFile is also what a change of the root api_key does.
+func (n *Node) readKeyFile() {
+	if n.cfg.KeyFile == "" {
+		return
+	}
+	if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
+		n.log.Error("API keys", "error", err)
 	}
 }
 

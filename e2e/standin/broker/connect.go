@@ -126,10 +126,10 @@ type claim struct {
 // of the lock are asked, too.
 func (b *Broker) claim(ctx context.Context, id string) (*claim, error) {
 	token := fmt.Sprintf("%s/%d", b.bus.Self(), b.nextVersion())
-	if err := b.local.acquire(ctx, id, token, b.bus.Self()); err != nil {
+	if err := b.local.Acquire(ctx, id, token, b.bus.Self()); err != nil {
 		return nil, fmt.Errorf("lock client %s: %w", id, err)
 	}
-	c := &claim{b: b, id: id, token: token, local: func() { b.local.release(id, token) }}
+	c := &claim{b: b, id: id, token: token, local: func() { b.local.Release(id, token) }}
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)

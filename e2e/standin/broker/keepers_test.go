@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/lock"
 )
 
 // fakeBus is a cluster of this node and others, of which one may be frozen.
@@ -72,7 +74,7 @@ func clusterOf(others ...string) (*Broker, *fakeBus) {
 	bus := &fakeBus{others: others}
 	return &Broker{
 		bus: bus, ctx: context.Background(), log: slog.New(slog.DiscardHandler), registry: newRegistry(),
-		clients: newLockTable(), local: newLockTable(), cfg: Config{Timeouts: Timeouts{}.withDefaults()},
+		clients: lock.New(), local: lock.New(), cfg: Config{Timeouts: Timeouts{}.withDefaults()},
 	}, bus
 }
 

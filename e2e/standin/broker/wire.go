@@ -44,7 +44,7 @@ func (b *Broker) PeerUp(node string) {
 func (b *Broker) PeerDown(node string) {
 	b.routes.forget(node)
 	b.registry.removeNode(node)
-	b.clients.releaseNode(node)
+	b.clients.ReleaseNode(node)
 	for _, ch := range b.all() {
 		ch.mu.Lock()
 		stranded := ch.phase == leaving && ch.movedTo == node
