@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 )
@@ -17,17 +18,28 @@ type recording struct {
 	Response *recordedResponse `json:"response"`
 
 	Note     string            `json:"note"`
+	Ms       float64           `json:"ms"` // how long an exchange took
 	URLs     map[string]string `json:"urls"`
 	Rows     []json.RawMessage `json:"rows"`
 	Timeline []map[string]any  `json:"timeline"`
 	Body     any               `json:"body"`
-	Log      []map[string]any  `json:"log"`
+	Log      json.RawMessage   `json:"log"`
 
 	SessionPresent *bool           `json:"sessionPresent"`
 	Result         map[string]any  `json:"result"`
 	Seen           json.RawMessage `json:"seen"`
 	Left           []string        `json:"left"`
 	Command        string          `json:"command"`
+
+	// Of listeners: the ports as they were seen, clients by name, and the list afterwards.
+	Ports     []map[string]any `json:"ports"`
+	Clients   map[string]any   `json:"clients"`
+	Closed    map[string]bool  `json:"closed"`
+	Listeners []any            `json:"listeners"`
+
+	Probes  []map[string]any `json:"probes"`
+	Answers []map[string]any `json:"answers"`
+	Answer  map[string]any   `json:"answer"`
 }
 
 type recordedRequest struct {
@@ -39,10 +51,15 @@ type recordedRequest struct {
 }
 
 type recordedResponse struct {
+	Error   string            `json:"error"` // instead of an answer
 	Status  int               `json:"status"`
 	Headers map[string]string `json:"headers"`
 	Body    any               `json:"body"`
 }
+
+// recordedAddress is the address of a recorded node; the last digit tells which. Some recordings were made on other
+// networks than RecordedAddresses, and are read as if they had been made there.
+var recordedAddress = regexp.MustCompile(`\b127\.\d+\.\d+\.[12]([1-6])\b`)
 
 // load reads all recordings of a directory, by file name without the ending.
 func load(dir string) (map[string]*recording, []string, error) {
@@ -62,6 +79,7 @@ func load(dir string) (map[string]*recording, []string, error) {
 			return nil, nil, fmt.Errorf("read a recording: %w", err)
 		}
 		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
+		data = recordedAddress.ReplaceAll(data, []byte("127.0.0.1$1"))
 		if err := json.Unmarshal(data, r); err != nil {
 			return nil, nil, fmt.Errorf("read recording %s: %w", path, err)
 		}

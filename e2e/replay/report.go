@@ -25,6 +25,9 @@ const (
 // report collects results and prints a line each.
 type report struct {
 	out io.Writer
+	// only is the one recording that counts, and found is called when it has its result; empty: all count.
+	only  string
+	found func()
 
 	mu      sync.Mutex
 	results []Result
@@ -34,8 +37,11 @@ type report struct {
 func (p *report) add(file, status, detail string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.done[file] {
+	if p.done[file] || (p.only != "" && file != p.only) {
 		return
+	}
+	if p.found != nil {
+		defer p.found()
 	}
 	p.done[file] = true
 	p.results = append(p.results, Result{File: file, Status: status, Detail: detail})
@@ -53,6 +59,9 @@ func (p *report) compared(file, difference string) {
 	}
 	p.add(file, Differs, difference)
 }
+
+// wants reports whether a recording counts.
+func (p *report) wants(file string) bool { return p.only == "" || file == p.only }
 
 func (p *report) has(file string) bool {
 	p.mu.Lock()

@@ -1,11 +1,13 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,21 @@ type Control interface {
 	// Freeze and Thaw stop it from running and let it go on.
 	Freeze(node int) error
 	Thaw(node int) error
+	// Configure sets what a node has besides its usual configuration when it is started the next time.
+	Configure(node int, settings Settings)
+	// Running reports whether the node's process is there.
+	Running(node int) bool
+	// Write puts a file into a node's own directory, such as its key file.
+	Write(node int, name, text string) error
+	// File reads a file of a node's data directory.
+	File(node int, name string) ([]byte, error)
+}
+
+// Settings are a node's besides its usual configuration.
+type Settings struct {
+	Config  string   // instead of the usual emqx.conf
+	Environ []string // added to the environment
+	Keys    string   // instead of the usual API key file
 }
 
 // Config is what a Runner needs.
@@ -36,7 +53,8 @@ type Config struct {
 	Control Control
 	// Scale is what recorded waiting times of faults are multiplied by, for nodes with shorter timeouts. 0 is 1.
 	Scale float64
-	// Only restricts the replay to one group of the scenario; see Groups.
+	// Only restricts the replay to one group of the scenario, see Groups, or to one recording, by its name or number: of
+	// what comes before it, only what makes the situation is done.
 	Only string
 	Out  io.Writer
 }
@@ -52,6 +70,7 @@ type Runner struct {
 	report    *report
 	clients   map[string]*mqttclient.Client
 	watched   map[string][]mqttclient.Event // of clients whose packets were recorded
+	rows      map[string]string             // by number: the first difference of a recording that is compared row by row
 	release   string                        // of the nodes; empty until one has told
 }
 
@@ -105,6 +124,7 @@ func New(cfg Config) (*Runner, error) {
 		},
 		report:  &report{out: cfg.Out, done: map[string]bool{}},
 		clients: map[string]*mqttclient.Client{}, watched: map[string][]mqttclient.Event{},
+		rows: map[string]string{},
 	}, nil
 }
 
@@ -113,16 +133,23 @@ var ErrDiffers = errors.New("answers differ from the recorded ones")
 
 // Run replays everything in the order of the scenario and prints a line a file and a count.
 func (r *Runner) Run(ctx context.Context) ([]Result, error) {
-	for _, g := range scenario() {
-		if r.cfg.Only != "" && g.name != r.cfg.Only {
-			continue
+	groups := scenario()
+	if one := r.recordingNamed(r.cfg.Only); one != "" {
+		r.report.only = one
+		groups = r.groupsOf(groups, one)
+	}
+	for _, g := range groups {
+		if r.cfg.Only == "" || g.name == r.cfg.Only || r.report.only != "" {
+			r.runGroup(ctx, g)
 		}
-		r.runGroup(ctx, g)
 	}
 	for _, name := range r.names {
-		if r.cfg.Only == "" && !r.report.has(name) {
-			r.report.add(name, Skipped, "no step of the scenario covers it")
+		if (r.cfg.Only == "" || name == r.report.only) && !r.report.has(name) {
+			r.report.add(name, Skipped, cmp.Or(SkipReason(name), "no step of the scenario covers it"))
 		}
+	}
+	if len(r.report.results) == 0 {
+		return nil, fmt.Errorf("%q: %w", r.cfg.Only, errNothing)
 	}
 	count := map[string]int{}
 	for _, result := range r.report.results {
@@ -132,13 +159,43 @@ func (r *Runner) Run(ctx context.Context) ([]Result, error) {
 	if count[Differs] > 0 {
 		return r.report.results, ErrDiffers
 	}
-	return r.report.results, ctx.Err()
+	return r.report.results, ctx.Err() //nolint:wrapcheck // the caller's own
+}
+
+var errNothing = errors.New("no part of the scenario and no recording has this name")
+
+// recordingNamed finds a recording by its name or number.
+func (r *Runner) recordingNamed(name string) string {
+	for _, one := range r.names {
+		if name == one || name == number(one) {
+			return one
+		}
+	}
+	return ""
+}
+
+// groupsOf leaves what makes the situation of a recording: the steps of its part of the scenario up to the one that
+// covers it.
+func (r *Runner) groupsOf(groups []group, recording string) []group {
+	for _, g := range groups {
+		for i, s := range g.steps {
+			if slices.Contains(r.filesOf(s), recording) {
+				return []group{{name: g.name, steps: g.steps[:i+1]}}
+			}
+		}
+	}
+	return nil
 }
 
 // runGroup goes through a group's steps. After a step that fails the situation is not the recorded one, so the rest
 // of the group's files count as differing.
 func (r *Runner) runGroup(ctx context.Context, g group) {
 	defer r.closeClients()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if r.report.only != "" {
+		r.report.found = cancel
+	}
 	for i, s := range g.steps {
 		if s.control && r.cfg.Control == nil {
 			if s.otherwise == nil {
@@ -152,12 +209,18 @@ func (r *Runner) runGroup(ctx context.Context, g group) {
 			continue
 		}
 		if err := s.do(ctx, r); err != nil {
+			if r.report.only != "" && r.report.has(r.report.only) {
+				return
+			}
 			for _, later := range g.steps[i:] {
 				for _, file := range r.filesOf(later) {
 					r.report.add(file, Differs, fmt.Sprintf("%s: %v", s.what, err))
 				}
 			}
 			r.report.add(g.name, Differs, fmt.Sprintf("%s: %v", s.what, err))
+			if r.report.only != "" {
+				r.report.add(r.report.only, Differs, fmt.Sprintf("%s: %v", s.what, err))
+			}
 			return
 		}
 		if ctx.Err() != nil {

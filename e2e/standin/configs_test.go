@@ -160,6 +160,7 @@ func TestListenersOfAChange(t *testing.T) {
 	<-client.Done()
 	_, told := client.DisconnectCode()
 	require.False(t, told, "the connection ends without a packet")
+	require.False(t, h.mustConnect(1, "x", extra).SessionPresent(), "and its session with it")
 
 	failed := h.putConfigs(1, "merge", "listeners { tcp.default { bind = 18083 }, tcp.extra { bind = 1885 }"+quiet+" }")
 	require.Equal(t, http.StatusBadRequest, failed.status)

@@ -28,6 +28,7 @@
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).
+//   - A node that was not the last of its cluster to stop starts without those that stopped after it; EMQX waits for them.
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
 //   - Licence keys are not checked: at the start everything but the two names of EMQX's own keys counts as official, and a
 //     new one by API when it has the form of a key or begins with "official".

@@ -102,6 +102,7 @@ func (s *Server) getListeners(r *request) response {
 // combine is one listener over all nodes.
 func combine(mine listenerInfo, names []string, answers []*[]listenerInfo) map[string]any {
 	total := listenerStatus{MaxConnections: mine.Status.MaxConnections}
+	most := 0.0
 	nodes := []any{}
 	running, stopped := 0, 0
 	for i, answer := range answers {
@@ -113,6 +114,10 @@ func combine(mine listenerInfo, names []string, answers []*[]listenerInfo) map[s
 				continue
 			}
 			nodes = append(nodes, map[string]any{"node": names[i], "status": theirs.Status})
+			if n, limited := theirs.Status.MaxConnections.(float64); limited {
+				most += n
+				total.MaxConnections = most
+			}
 			total.CurrentConnections += theirs.Status.CurrentConnections
 			if theirs.Status.Running == true {
 				running++

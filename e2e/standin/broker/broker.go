@@ -222,7 +222,7 @@ func (b *Broker) Listen(id, kind, address string, secure *tls.Config) error {
 	return nil
 }
 
-// Unlisten closes a listener and its clients' connections. It does nothing when there is none.
+// Unlisten closes a listener, its clients' connections and their sessions. It does nothing when there is none.
 func (b *Broker) Unlisten(id string) {
 	b.listenMu.Lock()
 	l := b.listeners[id]
@@ -265,7 +265,7 @@ func (b *Broker) Close() error {
 		<-done
 	}
 	for _, l := range open {
-		l.close()
+		l.shut()
 	}
 	b.wg.Wait()
 	if err := b.server.Close(); err != nil {

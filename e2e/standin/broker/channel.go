@@ -268,13 +268,21 @@ func (ch *channel) shutDown() <-chan struct{} {
 	return ch.kick(cl, packets.ErrServerShuttingDown.Code, "")
 }
 
-func (ch *channel) shutDownListener(id string) {
+func (ch *channel) endWithListener(id string) {
 	ch.mu.Lock()
-	same := ch.conn != nil && ch.info.Listener == id
-	ch.mu.Unlock()
-	if same {
-		ch.evict(packets.ErrAdministrativeAction.Code, "")
+	if ch.info.Listener != id || ch.phase != active {
+		ch.mu.Unlock()
+		return
 	}
+	cl, w, version := ch.conn, ch.will, ch.version
+	ch.conn, ch.ready = nil, false
+	ch.removeLocked()
+	ch.mu.Unlock()
+	if cl != nil {
+		cl.Stop(packets.ErrServerShuttingDown)
+	}
+	ch.b.unregister(ch.id, version)
+	ch.b.publishWill(w)
 }
 
 // expiryOf is a connection's session expiry interval in seconds.
