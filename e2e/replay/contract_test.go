@@ -160,7 +160,21 @@ func TestContract(t *testing.T) {
 // listener, and a timeline.
 func someOfAll() []string { return []string{"483", "508", "590", "568", "502", "000"} }
 
+// A directory may hold a few recordings only: the others are done from those that the project keeps.
+func TestDirectoryOfOne(t *testing.T) {
+	dir := t.TempDir()
+	data, err := os.ReadFile(filepath.Join(recordings, "568-listener-tcp-option-with-bind.json"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "568-alone.json"), data, 0o600))
+	require.Equal(t, []replay.Result{{File: "568-alone", Status: replay.OK}}, replayFrom(t, dir, ""))
+}
+
 func replayGroup(t *testing.T, part string) []replay.Result {
+	t.Helper()
+	return replayFrom(t, recordings, part)
+}
+
+func replayFrom(t *testing.T, dir, part string) []replay.Result {
 	t.Helper()
 	addresses := freeNetwork(t)
 	log := &testLog{t: t}
@@ -170,7 +184,7 @@ func replayGroup(t *testing.T, part string) []replay.Result {
 	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
 	defer func() { require.NoError(t, nodes.Close()) }()
 	runner, err := replay.New(replay.Config{
-		Dir: recordings, Recorded: replay.RecordedAddresses(), Targets: addresses, Control: nodes, Scale: scale, Only: part, Out: io.Discard,
+		Dir: dir, Recorded: replay.RecordedAddresses(), Targets: addresses, Control: nodes, Scale: scale, Only: part, Out: io.Discard,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)

@@ -112,7 +112,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Scale == 0 {
 		cfg.Scale = 1
 	}
-	all, names, err := load(cfg.Dir)
+	all, names, asked, err := loadWith(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func New(cfg Config) (*Runner, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport:     &http.Transport{Proxy: nil, DisableKeepAlives: true},
 		},
-		report:  &report{out: cfg.Out, done: map[string]bool{}},
+		report:  &report{out: cfg.Out, done: map[string]bool{}, asked: asked},
 		clients: map[string]*mqttclient.Client{}, watched: map[string][]mqttclient.Event{},
 		rows: map[string]string{},
 	}, nil
@@ -133,18 +133,17 @@ var ErrDiffers = errors.New("answers differ from the recorded ones")
 
 // Run replays everything in the order of the scenario and prints a line a file and a count.
 func (r *Runner) Run(ctx context.Context) ([]Result, error) {
-	groups := scenario()
-	if one := r.recordingNamed(r.cfg.Only); one != "" {
-		r.report.only = one
-		groups = r.groupsOf(groups, one)
+	one := r.recordingNamed(r.cfg.Only)
+	if one != "" {
+		r.report.asked = map[string]bool{one: true}
 	}
-	for _, g := range groups {
-		if r.cfg.Only == "" || g.name == r.cfg.Only || r.report.only != "" {
+	for _, g := range scenario() {
+		if r.cfg.Only == "" || g.name == r.cfg.Only || one != "" {
 			r.runGroup(ctx, g)
 		}
 	}
 	for _, name := range r.names {
-		if (r.cfg.Only == "" || name == r.report.only) && !r.report.has(name) {
+		if (r.cfg.Only == "" || name == one) && r.report.missing(name) {
 			r.report.add(name, Skipped, cmp.Or(SkipReason(name), "no step of the scenario covers it"))
 		}
 	}
@@ -174,17 +173,12 @@ func (r *Runner) recordingNamed(name string) string {
 	return ""
 }
 
-// groupsOf leaves what makes the situation of a recording: the steps of its part of the scenario up to the one that
-// covers it.
-func (r *Runner) groupsOf(groups []group, recording string) []group {
-	for _, g := range groups {
-		for i, s := range g.steps {
-			if slices.Contains(r.filesOf(s), recording) {
-				return []group{{name: g.name, steps: g.steps[:i+1]}}
-			}
-		}
+// needed leaves the steps up to the last one that covers a recording that still counts.
+func (r *Runner) needed(steps []step) []step {
+	for len(steps) > 0 && !slices.ContainsFunc(r.filesOf(steps[len(steps)-1]), r.report.missing) {
+		steps = steps[:len(steps)-1]
 	}
-	return nil
+	return steps
 }
 
 // runGroup goes through a group's steps. After a step that fails the situation is not the recorded one, so the rest
@@ -193,9 +187,13 @@ func (r *Runner) runGroup(ctx context.Context, g group) {
 	defer r.closeClients()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if r.report.only != "" {
-		r.report.found = cancel
+	g.steps = r.needed(g.steps)
+	r.report.found = func() {
+		if len(r.needed(g.steps)) == 0 {
+			cancel()
+		}
 	}
+	defer func() { r.report.found = nil }()
 	for i, s := range g.steps {
 		if s.control && r.cfg.Control == nil {
 			if s.otherwise == nil {
@@ -209,17 +207,13 @@ func (r *Runner) runGroup(ctx context.Context, g group) {
 			continue
 		}
 		if err := s.do(ctx, r); err != nil {
-			if r.report.only != "" && r.report.has(r.report.only) {
+			if len(r.needed(g.steps)) == 0 { // what is left does not count
 				return
 			}
 			for _, later := range g.steps[i:] {
 				for _, file := range r.filesOf(later) {
 					r.report.add(file, Differs, fmt.Sprintf("%s: %v", s.what, err))
 				}
-			}
-			r.report.add(g.name, Differs, fmt.Sprintf("%s: %v", s.what, err))
-			if r.report.only != "" {
-				r.report.add(r.report.only, Differs, fmt.Sprintf("%s: %v", s.what, err))
 			}
 			return
 		}
