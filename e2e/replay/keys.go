@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,12 +26,12 @@ func keysGroup() group {
 			return r.cfg.Control.Write(nodeA, keyFile, recordedKeys+"hot1:hs1\n")
 		})),
 		exchanges("523"),
-		playing("524", "use the new key", func(ctx context.Context, r *Runner) (string, error) {
+		playing("524", "use the new key", func(ctx context.Context, r *Runner) error {
 			rec, err := r.file("524")
 			if err != nil {
-				return "", err
+				return err
 			}
-			return r.keysDiffer(ctx, nodeA, rec.Answer), nil
+			return differs(r.keysDiffer(ctx, nodeA, rec.Answer))
 		}),
 	}}
 }
@@ -55,10 +56,10 @@ func (r *Runner) withKeys(ctx context.Context, node int, keys string) error {
 }
 
 // playKeys goes through the rows of 521.
-func playKeys(ctx context.Context, r *Runner) (string, error) {
+func playKeys(ctx context.Context, r *Runner) error {
 	rec, err := r.file("521")
 	if err != nil {
-		return "", err
+		return err
 	}
 	files := []struct {
 		act  string
@@ -73,18 +74,18 @@ func playKeys(ctx context.Context, r *Runner) (string, error) {
 	for _, file := range files {
 		if file.node >= 0 {
 			if err := r.withKeys(ctx, file.node, file.keys); err != nil {
-				return "", err
+				return err
 			}
 		}
 		row, err := r.rowOf("521", file.act)
 		if err != nil {
-			return "", err
+			return err
 		}
 		for _, name := range []string{"A", "B"} {
 			node, _ := nodeNamed(name)
 			want, _ := row[name].(map[string]any)
 			if d := r.waitNoDifference(ctx, 20*time.Second, func(ctx context.Context) string { return r.keysDiffer(ctx, node, want) }); d != "" {
-				return file.act + ": " + d, nil
+				return differs(file.act + ": " + d)
 			}
 		}
 	}
@@ -97,15 +98,15 @@ func playKeys(ctx context.Context, r *Runner) (string, error) {
 			continue
 		}
 		if err := r.withKeys(ctx, nodeA, row.Text); err != nil {
-			return "", err
+			return err
 		}
 		for _, key := range row.Keys {
 			if d := r.keyDiffers(ctx, key); d != "" {
-				return row.Act + ": " + d, nil
+				return differs(row.Act + ": " + d)
 			}
 		}
 	}
-	return "", nil
+	return nil
 }
 
 // keysDiffer compares how a node answers to keys: 200, or a status with a code.
@@ -164,14 +165,14 @@ func limitGroup() group {
 	}}
 }
 
-func playLimit(ctx context.Context, r *Runner) (string, error) {
+func playLimit(ctx context.Context, r *Runner) error {
 	for i := range 25 {
 		o := persistent(5)
 		if i == 0 {
 			o = clean(5)
 		}
 		if _, err := r.connectTo(ctx, fmt.Sprintf("l%d", i), i%2, o); err != nil {
-			return "", err
+			return err
 		}
 	}
 	attempt := func(node int, version byte) string {
@@ -179,7 +180,7 @@ func playLimit(ctx context.Context, r *Runner) (string, error) {
 		r.drop("over")
 		var refused *mqttclient.RefusedError
 		if errors.As(err, &refused) {
-			return fmt.Sprint(refused.Code)
+			return strconv.Itoa(int(refused.Code))
 		}
 		return strings.TrimSpace(fmt.Sprint(err))
 	}
@@ -194,22 +195,22 @@ func playLimit(ctx context.Context, r *Runner) (string, error) {
 			got = attempt(c.node, c.v)
 			return got == c.want
 		}); err != nil {
-			return fmt.Sprintf("%s: recorded %s some seconds later, got %s", c.what, c.want, got), nil
+			return differs(fmt.Sprintf("%s: recorded %s some seconds later, got %s", c.what, c.want, got))
 		}
 	}
 	old, err := r.connectTo(ctx, "l1", nodeA, persistent(5))
 	if err != nil || !old.SessionPresent() {
-		return fmt.Sprintf("a client with a session comes to another node: recorded session present, got %v", err), nil
+		return differs(fmt.Sprintf("a client with a session comes to another node: recorded session present, got %v", err))
 	}
 	if _, err := r.connectTo(ctx, "l0", nodeB, clean(5)); err != nil {
-		return fmt.Sprintf("a connected clean client comes to another node: %v", err), nil
+		return differs(fmt.Sprintf("a connected clean client comes to another node: %v", err))
 	}
 	r.drop("l0")
 	if err := r.wait(ctx, "a place is free", 30*time.Second, func(context.Context) bool {
 		_, err := r.connectTo(ctx, "l0", nodeB, clean(5))
 		return err == nil
 	}); err != nil {
-		return "a clean client that has left comes back: recorded some seconds later, got never", nil
+		return differs("a clean client that has left comes back: recorded some seconds later, got never")
 	}
-	return "", nil
+	return nil
 }

@@ -36,18 +36,33 @@ func (r *Runner) end(node int, signal string) error {
 }
 
 // playing is a step that replays one recording in a way of its own.
-func playing(n, what string, play func(context.Context, *Runner) (string, error)) step {
+func playing(n, what string, play func(context.Context, *Runner) error) step {
 	return needsControl(step{what: what, covers: []string{n}, do: func(ctx context.Context, r *Runner) error {
 		rec, err := r.file(n)
 		if err != nil {
 			return nil //nolint:nilerr // it is not among the recordings
 		}
-		difference, err := play(ctx, r)
-		if err == nil {
-			r.report.compared(rec.name, difference)
+		err = play(ctx, r)
+		var difference *differenceError
+		if err == nil || errors.As(err, &difference) {
+			r.report.compared(rec.name, text(err))
+			return nil
 		}
 		return err
 	}})
+}
+
+// differenceError is what differs from a recording; other errors mean that it could not be replayed.
+type differenceError struct{ text string }
+
+// Error says what differs.
+func (e *differenceError) Error() string { return e.text }
+
+func differs(text string) error {
+	if text == "" {
+		return nil
+	}
+	return &differenceError{text}
 }
 
 const evacuationOfC = "/api/v5/load_rebalance/emqx@127.0.0.13/evacuation/"
@@ -56,27 +71,27 @@ const evacuationOfC = "/api/v5/load_rebalance/emqx@127.0.0.13/evacuation/"
 func restartGroup(n, state, signal string) group {
 	return group{name: "restart " + n, steps: []step{
 		freshNodes(nodeA, nodeB, nodeC), persistentClients("r"+n+"-", 6, nodeC), waitFigures(nodeC, 6, 6),
-		playing(n, "restart an evacuated node", func(ctx context.Context, r *Runner) (string, error) {
+		playing(n, "restart an evacuated node", func(ctx context.Context, r *Runner) error {
 			start, err := r.rowOf(n, "evacuation of C started")
 			if err != nil {
-				return "", err
+				return err
 			}
 			body, _ := start["body"].(map[string]any)
 			if err := r.command(ctx, evacuationOfC+"start", body); err != nil {
-				return "", err
+				return err
 			}
 			if err := r.wait(ctx, state, 60*time.Second, func(ctx context.Context) bool {
 				now, _ := r.state(ctx, nodeC)
 				moved, _ := r.node(ctx, nodeB)["connections"].(float64)
 				return now == state && (state != "evicting_sessions" || moved >= 2)
 			}); err != nil {
-				return "", err
+				return err
 			}
 			if d := r.savedDiffers(n); d != "" {
-				return d, nil
+				return differs(d)
 			}
 			if err := errors.Join(r.end(nodeC, signal), r.waitListed(ctx, 3), r.startAgain(ctx, nodeC, 3)); err != nil {
-				return "", err
+				return err
 			}
 			return r.afterRestart(ctx, n)
 		}),
@@ -105,54 +120,54 @@ func (r *Runner) savedDiffers(n string) string {
 
 // afterRestart is what was recorded of every node that had come back: it refuses clients and is evacuated to all others, until
 // it is told to stop.
-func (r *Runner) afterRestart(ctx context.Context, n string) (string, error) {
+func (r *Runner) afterRestart(ctx context.Context, n string) error {
 	if err := waitProhibiting(nodeC).do(ctx, r); err != nil {
-		return "the evacuation does not go on: " + err.Error(), nil
+		return differs("the evacuation does not go on: " + err.Error())
 	}
 	_, status := r.state(ctx, nodeC)
 	if got := fmt.Sprint(status["session_recipients"]); got != r.translate.text("[emqx@127.0.0.11 emqx@127.0.0.12]") {
-		return "session_recipients: recorded all others, got " + got, nil
+		return differs("session_recipients: recorded all others, got " + got)
 	}
 	_, err := r.connectTo(ctx, "refused", nodeC, clean(5))
 	var refused *mqttclient.RefusedError
 	if !errors.As(err, &refused) || refused.Code != 156 {
-		return fmt.Sprintf("a connect: recorded code 156, got %v", err), nil
+		return differs(fmt.Sprintf("a connect: recorded code 156, got %v", err))
 	}
 	if d := r.savedDiffers(n); d != "" {
-		return d, nil
+		return differs(d)
 	}
 	if err := r.command(ctx, evacuationOfC+"stop", map[string]any{}); err != nil {
-		return err.Error(), nil
+		return differs(err.Error())
 	}
 	if state, _ := r.state(ctx, nodeC); state != "disabled" {
-		return "after stop: recorded disabled, got " + state, nil
+		return differs("after stop: recorded disabled, got " + state)
 	}
 	if _, err := r.cfg.Control.File(nodeC, ".evacuation"); err == nil {
-		return ".evacuation is still there", nil
+		return differs(".evacuation is still there")
 	}
 	if _, err := r.connectTo(ctx, "accepted", nodeC, clean(5)); err != nil {
-		return fmt.Sprintf("a connect after stop: %v", err), nil
+		return differs(fmt.Sprintf("a connect after stop: %v", err))
 	}
 	second, err := r.rowOf(n, "second stop")
 	if err != nil {
-		return "", err
+		return err
 	}
 	got, err := r.api(ctx, http.MethodPost, nodeA, evacuationOfC+"stop", map[string]any{})
 	if err != nil {
-		return "", err
+		return err
 	}
 	answer := []any{float64(got.status), got.body}
 	if d := r.comparer(n).differ("second stop", "", r.translate.value(second["answer"]), any(answer)); d != "" {
-		return d, nil
+		return differs(d)
 	}
 	return r.cameBack(ctx, n)
 }
 
 // cameBack connects the recorded clients to B. Which sessions had moved is chance, how many is not.
-func (r *Runner) cameBack(ctx context.Context, n string) (string, error) {
+func (r *Runner) cameBack(ctx context.Context, n string) error {
 	row, err := r.rowOf(n, "the six clients come to B")
 	if err != nil {
-		return "", err
+		return err
 	}
 	want, got := 0, 0
 	present, _ := row["session_present"].(map[string]any)
@@ -162,39 +177,39 @@ func (r *Runner) cameBack(ctx context.Context, n string) (string, error) {
 		}
 		c, err := r.connectTo(ctx, name, nodeB, persistent(5))
 		if err != nil {
-			return "", err
+			return err
 		}
 		if c.SessionPresent() {
 			got++
 		}
 	}
 	if got != want {
-		return fmt.Sprintf("session_present: recorded %d of %d, got %d", want, len(present), got), nil
+		return differs(fmt.Sprintf("session_present: recorded %d of %d, got %d", want, len(present), got))
 	}
-	return "", nil
+	return nil
 }
 
 // forgottenGroup is a core that is made to leave while it is down: it does not start again with its old data.
 func forgottenGroup() group {
 	doesNotBoot := func(n string) step {
-		return playing(n, "start with old data", func(ctx context.Context, r *Runner) (string, error) {
+		return playing(n, "start with old data", func(ctx context.Context, r *Runner) error {
 			if err := r.cfg.Control.Start(nodeC, false, others(nodeC, len(r.targets))); err != nil {
-				return "", err
+				return err
 			}
 			opened := false
 			if err := r.wait(ctx, "it ends", 60*time.Second, func(ctx context.Context) bool {
 				opened = opened || r.port(ctx, nodeC, "18083") == "open"
 				return opened || !r.cfg.Control.Running(nodeC)
 			}); err != nil {
-				return "it runs on; recorded that it ends", errors.Join(r.cfg.Control.Kill(nodeC))
+				return errors.Join(differs("it runs on; recorded that it ends"), r.cfg.Control.Kill(nodeC))
 			}
 			if opened {
-				return "its API answers; recorded that it does not start", errors.Join(r.cfg.Control.Kill(nodeC))
+				return errors.Join(differs("its API answers; recorded that it does not start"), r.cfg.Control.Kill(nodeC))
 			}
 			if size := len(r.clusterOf(ctx, nodeA)); size != 2 {
-				return fmt.Sprintf("the others see %d members; recorded 2", size), nil
+				return differs(fmt.Sprintf("the others see %d members; recorded 2", size))
 			}
-			return "", nil
+			return nil
 		})
 	}
 	return group{name: "forgotten", steps: []step{
@@ -210,14 +225,14 @@ func forgottenGroup() group {
 
 // joinsEmpty starts C without data and waits until all see three nodes, and each once.
 func joinsEmpty(n string, total int) step {
-	return playing(n, "start without data", func(ctx context.Context, r *Runner) (string, error) {
+	return playing(n, "start without data", func(ctx context.Context, r *Runner) error {
 		if err := joinNodes(total, nodeC).do(ctx, r); err != nil {
-			return err.Error(), nil
+			return differs(err.Error())
 		}
 		if err := r.waitListed(ctx, total); err != nil {
-			return "recorded that each node is listed once: " + err.Error(), nil
+			return differs("recorded that each node is listed once: " + err.Error())
 		}
-		return "", nil
+		return nil
 	})
 }
 
@@ -225,26 +240,26 @@ func joinsEmpty(n string, total int) step {
 func leavingGroup() group {
 	return group{name: "leaving", steps: []step{
 		freshNodes(nodeA, nodeB, nodeC), connectClients(client{name: "left", node: nodeC, options: clean(5)}),
-		playing("511", "make a running node leave", func(ctx context.Context, r *Runner) (string, error) {
+		playing("511", "make a running node leave", func(ctx context.Context, r *Runner) error {
 			got, err := r.api(ctx, http.MethodDelete, nodeA, "/api/v5/cluster/emqx@127.0.0.13/force_leave", nil)
 			if err != nil || got.status != http.StatusNoContent {
-				return fmt.Sprintf("force_leave: recorded 204, got %d, %v", got.status, err), nil
+				return differs(fmt.Sprintf("force_leave: recorded 204, got %d, %v", got.status, err))
 			}
 			if err := errors.Join(r.waitCluster(ctx, nodeC, 1), r.waitCluster(ctx, nodeA, 2), r.waitListed(ctx, 2)); err != nil {
-				return err.Error(), nil
+				return differs(err.Error())
 			}
 			select {
 			case <-r.clients["left"].Done():
 			case <-time.After(10 * time.Second):
-				return "its client is still connected", nil
+				return differs("its client is still connected")
 			}
 			if _, err := r.connectTo(ctx, "lone", nodeC, clean(5)); err != nil {
-				return fmt.Sprintf("a connect to the lone node: %v", err), nil
+				return differs(fmt.Sprintf("a connect to the lone node: %v", err))
 			}
 			if err := errors.Join(r.cfg.Control.Stop(nodeC), r.startAgain(ctx, nodeC, 3)); err != nil {
-				return "after a restart: " + err.Error(), nil
+				return differs("after a restart: " + err.Error())
 			}
-			return "", nil
+			return nil
 		}),
 	}}
 }

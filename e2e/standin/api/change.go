@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ func ordered(roots settings.Tree) []string {
 		}
 	}
 	for _, root := range roots.Keys() {
-		if !strings.Contains(" "+first+" ", " "+root+" ") {
+		if !slices.Contains(list, root) {
 			list = append(list, root)
 		}
 	}

@@ -47,7 +47,7 @@ func ByteSize(value any) bool {
 func Bytes(value any) (uint64, bool) {
 	switch v := value.(type) {
 	case int64:
-		return uint64(max(v, 0)), v >= 0 //nolint:gosec // not negative
+		return uint64(max(v, 0)), v >= 0
 	case string:
 		parts := regexp.MustCompile(bytesize).FindStringSubmatch(v)
 		if parts == nil {
