@@ -23,7 +23,7 @@ func (c comparer) differ(path, key string, want, got any) string {
 	case []any:
 		return c.lists(path, key, want, got.([]any))
 	case string:
-		if machineKey(key, true) || c.ofRelease(key) || loose(c.file, key) || withoutStack(want) == withoutStack(got.(string)) {
+		if machineKey(key, true) || c.ofRelease(key) || loose(c.file, key) || plainTerm(want) == plainTerm(got.(string)) {
 			return ""
 		}
 	case float64:

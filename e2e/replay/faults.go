@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,7 +35,9 @@ type faultEntry struct {
 // faultEntries puts a log in the order in which things began.
 func (r *Runner) faultEntries(rec *recording, request func(map[string]any) (method, path string, node int, body any)) []faultEntry {
 	var list []faultEntry
-	for _, line := range rec.Log {
+	var lines []map[string]any
+	_ = json.Unmarshal(rec.Log, &lines) // a log of texts has no entries
+	for _, line := range lines {
 		e := faultEntry{status: line["status"], answer: line["body"]}
 		e.act, _ = line["act"].(string)
 		at, _ := line["at"].(float64)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -84,10 +85,31 @@ func (r *Runner) api(ctx context.Context, method string, node int, path string, 
 
 // exchange replays one recorded request and compares the answer.
 func (r *Runner) exchange(ctx context.Context, rec *recording) string {
-	want := rec.Response
-	q := request{
-		method: rec.Request.method(), host: r.translate.text(rec.Request.To), path: r.translate.text(rec.Request.path()),
-		auth: rec.Request.Auth, header: map[string]string{},
+	got, err := r.sendRecorded(ctx, rec)
+	if rec.Response.Error != "" {
+		expected := r.scaled(rec.Ms / 1000).Seconds()
+		switch off := got.took.Seconds() - expected; {
+		case !errors.Is(err, io.EOF):
+			return fmt.Sprintf("recorded a connection that is closed, got %d, %v", got.status, err)
+		case off > faultTolerance*expected+faultSlack || off < -faultTolerance*expected-faultSlack:
+			return fmt.Sprintf("closed after %s, recorded %.0f s (%.1f s here)", got.took.Round(time.Millisecond), rec.Ms/1000, expected)
+		}
+		return ""
+	}
+	if err != nil {
+		return "no answer: " + err.Error()
+	}
+	return r.compareReply(rec.name, rec.Response, got)
+}
+
+func (r *Runner) sendRecorded(ctx context.Context, rec *recording) (reply, error) {
+	host := r.translate.text(rec.Request.To)
+	if !strings.Contains(host, ":") {
+		host += ":18083"
+	}
+	q := request{method: rec.Request.method(), host: host, path: r.translate.text(rec.Request.path()), auth: rec.Request.Auth, header: map[string]string{}}
+	if q.auth == "" {
+		q.auth = "Basic opkey:opsecret"
 	}
 	for name, value := range rec.Request.Headers {
 		if name != "Host" && name != "Content-Length" {
@@ -98,20 +120,22 @@ func (r *Runner) exchange(ctx context.Context, rec *recording) string {
 	case nil:
 	case string:
 		q.body, q.hasBody = []byte(r.translate.text(body)), true
+		if len(rec.Request.Headers) == 0 {
+			q.header["Content-Type"] = "text/plain"
+		}
 	default:
 		data, err := json.Marshal(r.translate.value(body))
 		if err != nil {
-			return "encode the request: " + err.Error()
+			return reply{}, fmt.Errorf("encode the request: %w", err)
 		}
 		q.body, q.hasBody = data, true
+		if len(rec.Request.Headers) == 0 {
+			q.header["Content-Type"] = "application/json"
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	got, err := r.send(ctx, q)
-	if err != nil {
-		return "no answer: " + err.Error()
-	}
-	return r.compareReply(rec.name, want, got)
+	return r.send(ctx, q)
 }
 
 func (r *Runner) compareReply(file string, want *recordedResponse, got reply) string {

@@ -25,8 +25,9 @@ type Processes struct {
 	// StopTimeout is how long a node may take to stop in good order. Default 15 s.
 	StopTimeout time.Duration
 
-	mu      sync.Mutex
-	running map[int]*process
+	mu       sync.Mutex
+	running  map[int]*process
+	settings map[int]Settings
 }
 
 type process struct {
@@ -58,6 +59,12 @@ func (p *Processes) Start(node int, fresh bool, seeds []int) error {
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	settings := p.settings[node]
+	p.mu.Unlock()
+	if err := settings.add(cmd, dir); err != nil {
+		return fmt.Errorf("configure node %d: %w", node, err)
+	}
 	cmd.Stdout, cmd.Stderr = p.Log, p.Log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start node %d: %w", node, err)
@@ -79,6 +86,58 @@ func (p *Processes) Start(node int, fresh bool, seeds []int) error {
 		close(proc.done)
 	}()
 	return nil
+}
+
+// Configure sets what a node has besides its usual configuration from its next start on.
+func (p *Processes) Configure(node int, settings Settings) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.settings == nil {
+		p.settings = map[int]Settings{}
+	}
+	p.settings[node] = settings
+}
+
+// add writes the settings where StandIn's command looks for them.
+func (s Settings) add(cmd *exec.Cmd, dir string) error {
+	if len(s.Environ) > 0 {
+		if cmd.Env == nil {
+			cmd.Env = os.Environ()
+		}
+		cmd.Env = append(cmd.Env, s.Environ...)
+	}
+	if s.Keys != "" {
+		if err := os.WriteFile(filepath.Join(dir, keyFile), []byte(s.Keys), 0o600); err != nil {
+			return fmt.Errorf("write the API keys: %w", err)
+		}
+	}
+	if s.Config == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(s.Config), 0o600); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	return nil
+}
+
+// Running reports whether a node's process is there.
+func (p *Processes) Running(node int) bool { return p.get(node) != nil }
+
+// Write puts a file into a node's directory.
+func (p *Processes) Write(node int, name, text string) error {
+	if err := os.WriteFile(filepath.Join(p.Dir, fmt.Sprintf("node%d", node), name), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write a file of node %d: %w", node, err)
+	}
+	return nil
+}
+
+// File reads a file of a node's data directory.
+func (p *Processes) File(node int, name string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(p.Dir, fmt.Sprintf("node%d", node), "data", name))
+	if err != nil {
+		return nil, fmt.Errorf("read a file of node %d: %w", node, err)
+	}
+	return data, nil
 }
 
 // Stop ends a node in good order; one that does not run is no error.

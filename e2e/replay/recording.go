@@ -1,10 +1,12 @@
 package replay
 
 import (
+	"embed"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 )
@@ -17,17 +19,28 @@ type recording struct {
 	Response *recordedResponse `json:"response"`
 
 	Note     string            `json:"note"`
+	Ms       float64           `json:"ms"` // how long an exchange took
 	URLs     map[string]string `json:"urls"`
 	Rows     []json.RawMessage `json:"rows"`
 	Timeline []map[string]any  `json:"timeline"`
 	Body     any               `json:"body"`
-	Log      []map[string]any  `json:"log"`
+	Log      json.RawMessage   `json:"log"`
 
 	SessionPresent *bool           `json:"sessionPresent"`
 	Result         map[string]any  `json:"result"`
 	Seen           json.RawMessage `json:"seen"`
 	Left           []string        `json:"left"`
 	Command        string          `json:"command"`
+
+	// Of listeners: the ports as they were seen, clients by name, and the list afterwards.
+	Ports     []map[string]any `json:"ports"`
+	Clients   map[string]any   `json:"clients"`
+	Closed    map[string]bool  `json:"closed"`
+	Listeners []any            `json:"listeners"`
+
+	Probes  []map[string]any `json:"probes"`
+	Answers []map[string]any `json:"answers"`
+	Answer  map[string]any   `json:"answer"`
 }
 
 type recordedRequest struct {
@@ -39,29 +52,37 @@ type recordedRequest struct {
 }
 
 type recordedResponse struct {
+	Error   string            `json:"error"` // instead of an answer
 	Status  int               `json:"status"`
 	Headers map[string]string `json:"headers"`
 	Body    any               `json:"body"`
 }
 
-// load reads all recordings of a directory, by file name without the ending.
-func load(dir string) (map[string]*recording, []string, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
+// recordedAddress is the address of a recorded node; the last digit tells which. Some recordings were made on other
+// networks than RecordedAddresses, and are read as if they had been made there.
+var recordedAddress = regexp.MustCompile(`\b127\.\d+\.\d+\.[12]([1-6])\b`)
+
+//go:embed testdata/emqx-5.8.9/*.json
+var kept embed.FS
+
+const keptDir = "testdata/emqx-5.8.9"
+
+// load reads all recordings of a directory, by file name without the ending, and lists them by name.
+func load(dir fs.FS) (map[string]*recording, []string, error) {
+	paths, err := fs.Glob(dir, "*.json")
 	if err != nil {
 		return nil, nil, fmt.Errorf("list the recordings: %w", err)
-	}
-	if len(paths) == 0 {
-		return nil, nil, fmt.Errorf("no recordings in %s", dir)
 	}
 	sort.Strings(paths)
 	all := map[string]*recording{}
 	var names []string
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		data, err := fs.ReadFile(dir, path)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read a recording: %w", err)
 		}
-		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
+		r := &recording{name: strings.TrimSuffix(path, ".json")}
+		data = recordedAddress.ReplaceAll(data, []byte("127.0.0.1$1"))
 		if err := json.Unmarshal(data, r); err != nil {
 			return nil, nil, fmt.Errorf("read recording %s: %w", path, err)
 		}
@@ -69,6 +90,39 @@ func load(dir string) (map[string]*recording, []string, error) {
 		names = append(names, r.name)
 	}
 	return all, names, nil
+}
+
+// loadWith reads the recordings of a directory, and those that the project keeps to make the situations of the others. Of
+// two with one number the directory's counts. asked are the directory's.
+func loadWith(dir string) (all map[string]*recording, names []string, asked map[string]bool, err error) {
+	all, list, err := load(os.DirFS(dir))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(list) == 0 {
+		return nil, nil, nil, fmt.Errorf("no recordings in %s", dir)
+	}
+	asked = map[string]bool{}
+	taken := map[string]bool{}
+	for _, name := range list {
+		asked[name], taken[number(name)] = true, true
+	}
+	own, err := fs.Sub(kept, keptDir)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open the kept recordings: %w", err)
+	}
+	base, others, err := load(own)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, name := range others {
+		if !taken[number(name)] {
+			all[name] = base[name]
+			list = append(list, name)
+		}
+	}
+	sort.Strings(list)
+	return all, list, asked, nil
 }
 
 // method and path are the two parts of the request line that matter.

@@ -25,6 +25,9 @@ const (
 // report collects results and prints a line each.
 type report struct {
 	out io.Writer
+	// asked are the recordings that count, and found is called when one of them has its result.
+	asked map[string]bool
+	found func()
 
 	mu      sync.Mutex
 	results []Result
@@ -32,10 +35,17 @@ type report struct {
 }
 
 func (p *report) add(file, status, detail string) {
+	if p.note(file, status, detail) && p.found != nil {
+		p.found()
+	}
+}
+
+// note reports whether the result counts and is the file's first.
+func (p *report) note(file, status, detail string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.done[file] {
-		return
+	if p.done[file] || !p.asked[file] {
+		return false
 	}
 	p.done[file] = true
 	p.results = append(p.results, Result{File: file, Status: status, Detail: detail})
@@ -44,6 +54,7 @@ func (p *report) add(file, status, detail string) {
 		line += ": " + detail
 	}
 	_, _ = fmt.Fprintln(p.out, line)
+	return true
 }
 
 func (p *report) compared(file, difference string) {
@@ -53,6 +64,12 @@ func (p *report) compared(file, difference string) {
 	}
 	p.add(file, Differs, difference)
 }
+
+// wants reports whether a recording counts.
+func (p *report) wants(file string) bool { return p.asked[file] }
+
+// missing reports whether a recording counts and has no result.
+func (p *report) missing(file string) bool { return p.asked[file] && !p.has(file) }
 
 func (p *report) has(file string) bool {
 	p.mu.Lock()

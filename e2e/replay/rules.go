@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ import (
 //   - Texts of a machine or a moment likewise: see machineTexts. Node names and addresses are translated first and then
 //     compared.
 //   - An Erlang stack trace in a message is left out; the reason before it is compared.
+//   - Where the reason of a refused configuration is broken into lines is left out: it depends on the length of addresses.
 //   - Lists that are sets are compared item by item with the same key: see setKeys.
 //   - A client in a list of clients may have keys more than the recorded one: EMQX has some only for clients that
 //     connected where they are now.
@@ -97,6 +99,16 @@ func machineKey(key string, text bool) bool {
 func loose(file, key string) bool {
 	_, ok := looseFiles[number(file)][key]
 	return ok
+}
+
+var termBreak = regexp.MustCompile(`(\\n|\n) +`)
+
+// plainTerm leaves out of an error what is not compared.
+func plainTerm(s string) string {
+	if at := strings.Index(s, "\nReason: "); at >= 0 {
+		return s[:at] + termBreak.ReplaceAllString(s[at:], "")
+	}
+	return withoutStack(s)
 }
 
 // withoutStack cuts the stack trace from an Erlang error.

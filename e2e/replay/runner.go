@@ -1,11 +1,13 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,21 @@ type Control interface {
 	// Freeze and Thaw stop it from running and let it go on.
 	Freeze(node int) error
 	Thaw(node int) error
+	// Configure sets what a node has besides its usual configuration when it is started the next time.
+	Configure(node int, settings Settings)
+	// Running reports whether the node's process is there.
+	Running(node int) bool
+	// Write puts a file into a node's own directory, such as its key file.
+	Write(node int, name, text string) error
+	// File reads a file of a node's data directory.
+	File(node int, name string) ([]byte, error)
+}
+
+// Settings are a node's besides its usual configuration.
+type Settings struct {
+	Config  string   // instead of the usual emqx.conf
+	Environ []string // added to the environment
+	Keys    string   // instead of the usual API key file
 }
 
 // Config is what a Runner needs.
@@ -36,7 +53,8 @@ type Config struct {
 	Control Control
 	// Scale is what recorded waiting times of faults are multiplied by, for nodes with shorter timeouts. 0 is 1.
 	Scale float64
-	// Only restricts the replay to one group of the scenario; see Groups.
+	// Only restricts the replay to one group of the scenario, see Groups, or to one recording, by its name or number: of
+	// what comes before it, only what makes the situation is done.
 	Only string
 	Out  io.Writer
 }
@@ -52,6 +70,7 @@ type Runner struct {
 	report    *report
 	clients   map[string]*mqttclient.Client
 	watched   map[string][]mqttclient.Event // of clients whose packets were recorded
+	rows      map[string]string             // by number: the first difference of a recording that is compared row by row
 	release   string                        // of the nodes; empty until one has told
 }
 
@@ -93,7 +112,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Scale == 0 {
 		cfg.Scale = 1
 	}
-	all, names, err := load(cfg.Dir)
+	all, names, asked, err := loadWith(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +122,9 @@ func New(cfg Config) (*Runner, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport:     &http.Transport{Proxy: nil, DisableKeepAlives: true},
 		},
-		report:  &report{out: cfg.Out, done: map[string]bool{}},
+		report:  &report{out: cfg.Out, done: map[string]bool{}, asked: asked},
 		clients: map[string]*mqttclient.Client{}, watched: map[string][]mqttclient.Event{},
+		rows: map[string]string{},
 	}, nil
 }
 
@@ -113,16 +133,22 @@ var ErrDiffers = errors.New("answers differ from the recorded ones")
 
 // Run replays everything in the order of the scenario and prints a line a file and a count.
 func (r *Runner) Run(ctx context.Context) ([]Result, error) {
+	one := r.recordingNamed(r.cfg.Only)
+	if one != "" {
+		r.report.asked = map[string]bool{one: true}
+	}
 	for _, g := range scenario() {
-		if r.cfg.Only != "" && g.name != r.cfg.Only {
-			continue
+		if r.cfg.Only == "" || g.name == r.cfg.Only || one != "" {
+			r.runGroup(ctx, g)
 		}
-		r.runGroup(ctx, g)
 	}
 	for _, name := range r.names {
-		if r.cfg.Only == "" && !r.report.has(name) {
-			r.report.add(name, Skipped, "no step of the scenario covers it")
+		if (r.cfg.Only == "" || name == one) && r.report.missing(name) {
+			r.report.add(name, Skipped, cmp.Or(SkipReason(name), "no step of the scenario covers it"))
 		}
+	}
+	if len(r.report.results) == 0 {
+		return nil, fmt.Errorf("%q: %w", r.cfg.Only, errNothing)
 	}
 	count := map[string]int{}
 	for _, result := range r.report.results {
@@ -132,13 +158,42 @@ func (r *Runner) Run(ctx context.Context) ([]Result, error) {
 	if count[Differs] > 0 {
 		return r.report.results, ErrDiffers
 	}
-	return r.report.results, ctx.Err()
+	return r.report.results, ctx.Err() //nolint:wrapcheck // the caller's own
+}
+
+var errNothing = errors.New("no part of the scenario and no recording has this name")
+
+// recordingNamed finds a recording by its name or number.
+func (r *Runner) recordingNamed(name string) string {
+	for _, one := range r.names {
+		if name == one || name == number(one) {
+			return one
+		}
+	}
+	return ""
+}
+
+// needed leaves the steps up to the last one that covers a recording that still counts.
+func (r *Runner) needed(steps []step) []step {
+	for len(steps) > 0 && !slices.ContainsFunc(r.filesOf(steps[len(steps)-1]), r.report.missing) {
+		steps = steps[:len(steps)-1]
+	}
+	return steps
 }
 
 // runGroup goes through a group's steps. After a step that fails the situation is not the recorded one, so the rest
 // of the group's files count as differing.
 func (r *Runner) runGroup(ctx context.Context, g group) {
 	defer r.closeClients()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.steps = r.needed(g.steps)
+	r.report.found = func() {
+		if len(r.needed(g.steps)) == 0 {
+			cancel()
+		}
+	}
+	defer func() { r.report.found = nil }()
 	for i, s := range g.steps {
 		if s.control && r.cfg.Control == nil {
 			if s.otherwise == nil {
@@ -152,12 +207,14 @@ func (r *Runner) runGroup(ctx context.Context, g group) {
 			continue
 		}
 		if err := s.do(ctx, r); err != nil {
+			if len(r.needed(g.steps)) == 0 { // what is left does not count
+				return
+			}
 			for _, later := range g.steps[i:] {
 				for _, file := range r.filesOf(later) {
 					r.report.add(file, Differs, fmt.Sprintf("%s: %v", s.what, err))
 				}
 			}
-			r.report.add(g.name, Differs, fmt.Sprintf("%s: %v", s.what, err))
 			return
 		}
 		if ctx.Err() != nil {

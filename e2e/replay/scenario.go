@@ -19,7 +19,7 @@ const (
 // scenario is everything that was recorded, in order: what was done to make each situation, and which recordings belong
 // to it.
 func scenario() []group {
-	return []group{
+	groups := []group{
 		bootGroup(),
 		clusterGroup(),
 		{name: "listeners", steps: []step{freshNodes(nodeA), exchanges("203-210")}},
@@ -28,6 +28,10 @@ func scenario() []group {
 		frozenLocalGroup(),
 		killedGroup(),
 	}
+	groups = append(groups, memberGroups()...)
+	groups = append(groups, restartGroups()...)
+	groups = append(groups, keysGroup(), licenceGroup(), limitGroup())
+	return append(groups, configGroups()...)
 }
 
 func clean(version byte) mqttclient.Options {
@@ -277,7 +281,6 @@ func stoppedHalfway() []step {
 			})
 		}),
 		exchanges("173-175"), clientsLeft(),
-		skipped("the command line emqx ctl is not imitated", "178-180"),
 		action("evacuate to the end in its place", func(ctx context.Context, r *Runner) error {
 			return r.command(ctx, "/api/v5/load_rebalance/emqx@127.0.0.11/evacuation/start",
 				map[string]any{"wait_health_check": 1, "wait_takeover": 2, "conn_evict_rate": 1})

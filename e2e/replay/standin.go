@@ -13,13 +13,15 @@ import (
 func StandIn(addresses []string, extra []string, program string, args ...string) func(int, string, []int) (*exec.Cmd, error) {
 	return func(node int, dir string, seeds []int) (*exec.Cmd, error) {
 		address := addresses[node]
-		config := filepath.Join(dir, "emqx.conf")
-		if err := os.WriteFile(config, []byte(recordedConfig(address)), 0o600); err != nil {
-			return nil, fmt.Errorf("write the configuration of node %d: %w", node, err)
+		config, keys := filepath.Join(dir, configFile), filepath.Join(dir, keyFile)
+		for path, text := range map[string]string{config: recordedConfig(address), keys: recordedKeys} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				return nil, fmt.Errorf("write the configuration of node %d: %w", node, err)
+			}
 		}
 		list := append([]string{}, args...)
 		list = append(list, "--address", address, "--node", "emqx@"+address, "--config", config, "--data", filepath.Join(dir, "data"),
-			"--emqx-version", "5.8.9", "--api-key", "opkey:opsecret", "--api-key", "viewkey:viewsecret:viewer", "--cookie", "replay")
+			"--emqx-version", "5.8.9", "--api-key-file", keys, "--cookie", "replay")
 		if len(seeds) > 0 {
 			hosts := make([]string, 0, len(seeds))
 			for _, seed := range seeds {
@@ -30,6 +32,14 @@ func StandIn(addresses []string, extra []string, program string, args ...string)
 		return exec.Command(program, append(list, extra...)...), nil //nolint:gosec,noctx // the caller's own program; its life is Control's
 	}
 }
+
+// The files of a node, in its directory.
+const (
+	configFile = "emqx.conf"
+	keyFile    = "keys"
+)
+
+const recordedKeys = "opkey:opsecret\nviewkey:viewsecret:viewer\n"
 
 // recordedConfig is what the recorded nodes had in emqx.conf.
 func recordedConfig(address string) string {

@@ -22,7 +22,10 @@ func TestThawedNodeReachesMovedSessions(t *testing.T) {
 	addresses := freeNetwork(t)
 	log := &testLog{t: t}
 	defer log.end()
-	makeCommand := replay.StandIn(addresses, []string{"--join-retry-seconds", "1", "--log-level", "warn"}, os.Args[0])
+	// Who connects waits for the frozen node, which here takes not long, twice; it stays a member all the while.
+	makeCommand := replay.StandIn(addresses, []string{
+		"--join-retry-seconds", "1", "--log-level", "warn", "--timeout-scale", "0.01", "--peer-timeout-seconds", "144",
+	}, os.Args[0])
 	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
 	defer func() { require.NoError(t, nodes.Close()) }()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

@@ -28,11 +28,10 @@ type apps struct {
 
 // newApps makes the applications. They know the cluster from now on, but nobody can reach them before open.
 func (n *Node) newApps() (*apps, error) {
-	sessions := 0
-	if !n.old() || n.licence.MaxSessions() < 1000 {
-		sessions = n.licence.MaxSessions()
-	}
-	b, err := broker.New(broker.Config{Bus: n.membership, Timeouts: n.cfg.Broker, MaxSessions: sessions, Log: n.log})
+	b, err := broker.New(broker.Config{
+		Bus: n.membership, Timeouts: n.cfg.Broker, MaxSessions: n.licence.MaxSessions, Log: n.log,
+		Limits: api.LimitsOf(n.store.Effective()),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +45,7 @@ func (n *Node) newApps() (*apps, error) {
 	}
 	a.api = api.New(api.Config{
 		Cluster: n.membership, Broker: b, Evacuation: a.evacuate, Keys: n.keys, Config: n.store, Listeners: a.listeners,
-		Tell: n.tellConfig, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
+		ReadKeys: n.readKeyFile, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
 		Facts: api.Facts{
 			Started: n.started, MemoryBytes: n.cfg.MemoryBytes, LogPath: n.cfg.logPath(), Role: "core",
 		},
@@ -88,6 +87,7 @@ func (n *Node) PeerDown(node string) {
 	a := n.apps.Load()
 	a.broker.PeerDown(node)
 	a.evacuate.PeerDown(node)
+	a.api.PeerDown(node)
 }
 
 // Cast takes a message from another node.
@@ -104,38 +104,18 @@ func (n *Node) Cast(node, topic string, body []byte) {
 	case topicConfig:
 		var change api.Change
 		if err = json.Unmarshal(body, &change); err == nil {
-			err = n.learnConfig(change)
+			a := n.apps.Load()
+			go func() { // closing a listener waits for its clients
+				if err := a.api.Learn(change); err != nil {
+					n.log.Error("configuration of a node", "node", node, "error", err)
+				}
+			}()
 		}
 	default:
 		n.apps.Load().broker.Cast(node, topic, body)
 	}
 	if err != nil {
 		n.log.Error("message from a node", "node", node, "topic", topic, "error", err)
-	}
-}
-
-func (n *Node) learnConfig(change api.Change) error {
-	before := n.store.Effective()
-	news, err := n.store.Learn(change)
-	if err != nil || !news {
-		return err
-	}
-	after := n.store.Effective()
-	if key := after.Text("", "license", "key"); key != before.Text("", "license", "key") {
-		n.licence.Set(key)
-	}
-	a := n.apps.Load()
-	go func() { // closing a listener waits for its clients
-		if err := a.listeners.Apply(before, after); err != nil {
-			n.log.Error("listeners after a change of the configuration", "error", err)
-		}
-	}()
-	return nil
-}
-
-func (n *Node) tellConfig(change api.Change) {
-	for _, node := range n.membership.Linked() {
-		n.castTo(node, topicConfig, change)
 	}
 }
 

@@ -10,7 +10,10 @@
 //   - Evacuation and rebalance: states, ticks, waits, figures and when each of them changes, texts, persistence, and
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
-//   - The community licence's one node.
+//   - What a frozen node does to clients of the others: connects and moves of sessions wait for it, a minute each.
+//   - Changes of the configuration: what is refused, what a change resets, what it does to listeners and to clients, and
+//     that it waits for a frozen node.
+//   - The community licence's one node, and the trial licence's 25 sessions.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.
 //
@@ -25,6 +28,12 @@
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).
+//   - A node that was not the last of its cluster to stop starts without those that stopped after it; EMQX waits for them.
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
-//   - Licence keys are not checked: everything but the two names of EMQX's own keys counts as official.
+//   - Licence keys are not checked: at the start everything but the two names of EMQX's own keys counts as official, and a
+//     new one by API when it has the form of a key or begins with "official".
+//   - Of the configuration's schema only some is known: the roots, the fields of mqtt, alarm, sysmon, sys_topics and license,
+//     sizes, watermarks, log levels, listeners' addresses and authenticators. Everything else is taken as it is given.
+//   - Of a listener that could not move to another address EMQX sometimes keeps a part that stands in the way of every later
+//     change; here a later change to a free address always works.
 package standin

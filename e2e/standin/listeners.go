@@ -55,7 +55,8 @@ func (l *listeners) Shut(id string) { l.broker.Unlisten(id) }
 // Running reports whether a listener is open.
 func (l *listeners) Running(id string) bool { return l.broker.Listening(id) }
 
-// Apply goes from one configuration to another. A listener whose address stays as it is stays open.
+// Apply goes from one configuration to another. A listener whose address and socket options stay as they are stays as it
+// is, open or closed.
 func (l *listeners) Apply(before, after settings.Tree) error {
 	was := map[string]settings.Listener{}
 	for _, old := range before.Listeners() {
@@ -64,7 +65,8 @@ func (l *listeners) Apply(before, after settings.Tree) error {
 	var opened []string
 	for _, want := range after.Listeners() {
 		old, known := was[want.ID]
-		if known && old.Enable == want.Enable && reflect.DeepEqual(old.Bind, want.Bind) {
+		if known && old.Enable == want.Enable && old.Bind == want.Bind &&
+			reflect.DeepEqual(old.Config["tcp_options"], want.Config["tcp_options"]) {
 			delete(was, want.ID)
 			continue
 		}

@@ -37,6 +37,9 @@ type Node struct {
 	busy       bool // the node that was to be joined was itself joining
 }
 
+// ErrForgotten is why a node does not start with the data of a member that was made to leave while it was down.
+var ErrForgotten = errors.New("failed to merge schema: the cluster has forgotten this node, whose data directory must be emptied")
+
 // New checks the configuration. Nothing is opened before Run.
 func New(cfg Config) (*Node, error) {
 	cfg, err := cfg.complete()
@@ -115,15 +118,21 @@ func (n *Node) boot(ctx context.Context) error {
 
 // readKeys adds the keys of the file. A file that cannot be read is logged, and the node goes on without its keys.
 func (n *Node) readKeys() {
-	if n.cfg.KeyFile != "" {
-		if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
-			n.log.Error("API keys", "error", err)
-		}
-	}
+	n.readKeyFile()
 	for _, line := range n.cfg.KeyLines {
 		if err := n.keys.PutLine(line); err != nil {
 			n.log.Error("API key", "error", err)
 		}
+	}
+}
+
+// readKeyFile is also what a change of the root api_key does.
+func (n *Node) readKeyFile() {
+	if n.cfg.KeyFile == "" {
+		return
+	}
+	if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
+		n.log.Error("API keys", "error", err)
 	}
 }
 
@@ -135,9 +144,7 @@ func (n *Node) rejoin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
 	defer cancel()
 	if n.membership.Expelled(ctx) {
-		n.log.Warn("the cluster has forgotten this node, which is alone now")
-		n.membership.Abandon()
-		return nil
+		return ErrForgotten
 	}
 	if err := n.membership.WaitAnswering(ctx); err != nil {
 		n.log.Warn("not all members answer", "error", err)

@@ -214,7 +214,15 @@ func TestForceLeave(t *testing.T) {
 		return len(h.get(1, "/api/v5/nodes").list()) == 2 && len(h.get(2, "/api/v5/nodes").list()) == 2
 	})
 	h.begin(3)
-	h.eventually("it finds out and joins anew", func() bool { return len(h.clusterOf(3)) == 3 && len(h.clusterOf(1)) == 3 })
+	select {
+	case err := <-h.nodes[3].done:
+		require.ErrorIs(t, err, standin.ErrForgotten, "with its old data it does not start")
+	case <-time.After(20 * time.Second):
+		t.Fatal("it starts with its old data")
+	}
+	h.nodes[3].dir = t.TempDir()
+	h.begin(3)
+	h.eventually("with none it joins anew", func() bool { return len(h.clusterOf(3)) == 3 && len(h.clusterOf(1)) == 3 })
 	require.Equal(t, http.StatusNoContent, leave(h.name(2)).status)
 	h.eventually("a running node goes on alone", func() bool { return len(h.clusterOf(2)) == 1 && len(h.clusterOf(1)) == 2 })
 	h.eventually("and serves", func() bool {

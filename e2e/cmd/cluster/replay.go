@@ -18,7 +18,10 @@ must listen on EMQX's usual ports and know the API keys opkey:opsecret and viewk
 
 With --start it runs three stand-in nodes on those addresses itself, so that nodes can be stopped, killed and frozen
 as in the recording. Without it, recordings that need that are skipped, with the reason. --scale shortens recorded
-timeouts of frozen nodes for nodes that --start runs; with 1 those alone take four minutes.`
+timeouts of frozen nodes for nodes that --start runs; with 1 those alone take half an hour.
+
+--only replays one part, or one recording by its name or number: what was done before it is done again, as far as it
+makes the situation, and nothing else is compared. A recording that cannot be replayed is skipped, with the reason.`
 
 func replayCommand() *cobra.Command {
 	var to []string
@@ -53,7 +56,7 @@ func replayCommand() *cobra.Command {
 	set.StringSliceVar(&to, "to", nil, "addresses of the three nodes, in the order of the recorded ones")
 	set.BoolVar(&start, "start", false, "run three stand-in nodes on these addresses")
 	set.Float64Var(&scale, "scale", 1, "with --start: what recorded timeouts of frozen nodes are multiplied by")
-	set.StringVar(&only, "only", "", "replay one part alone: "+strings.Join(replay.Groups(), ", "))
+	set.StringVar(&only, "only", "", "replay one recording by its name or number, or one part: "+strings.Join(replay.Groups(), ", "))
 	_ = cmd.MarkFlagRequired("to") // it fails only for a flag that is not defined
 	return cmd
 }

@@ -54,10 +54,11 @@ func (s *Server) authenticate(r *http.Request) *response {
 }
 
 func (s *Server) authenticateKey(r *http.Request, credentials string) *response {
-	if path := strings.TrimPrefix(r.URL.Path, basePath); strings.HasPrefix(path, "/users") ||
-		strings.HasPrefix(path, "/logout") || strings.HasPrefix(path, "/api_key") {
-		return unauthorized("API_KEY_NOT_ALLOW",
-			"Please use bearer Token instead, using API key/secret in <users|logout|api_key> path is not permitted")
+	for _, path := range []string{"users", "logout", "api_key"} {
+		if strings.HasPrefix(r.URL.Path, basePath+"/"+path) {
+			return unauthorized("API_KEY_NOT_ALLOW",
+				"Please use bearer Token instead, using API key/secret in "+path+" path is not permitted")
+		}
 	}
 	decoded, err := base64.StdEncoding.DecodeString(credentials)
 	key, secret, found := strings.Cut(string(decoded), ":")

@@ -37,20 +37,33 @@ func (s *Server) getConfigs(r *request) response {
 		for _, hidden := range []string{"trace", "stats", "broker", "plugins", "zones"} {
 			delete(shown, hidden)
 		}
-		if key := r.URL.Query().Get("key"); key != "" {
-			shown = settings.Tree{key: shown.Sub(key)}
+		key := r.URL.Query().Get("key")
+		if key != "" {
+			value, known := shown[key]
+			if !known {
+				return noSuchSymbol("key", key)
+			}
+			shown = settings.Tree{key: value}
 		}
 		obscure(shown)
+		if key == "node" { // asked for by itself, EMQX does not hide it
+			shown["node"] = tree.Sub("node")
+		}
 		return response{status: http.StatusOK, contentType: "text/plain", body: []byte(shown.Render())}
 	default:
 		return failure(http.StatusBadRequest, "INVALID_ACCEPT", "Accept header must be text/plain or application/json")
 	}
 }
 
-// obscure hides what is secret.
+// noSuchSymbol refuses a parameter that is none of those there are.
+func noSuchSymbol(parameter, value string) response {
+	return badRequest(faultText([]fault{wrong(parameter, value, "unable_to_convert_to_enum_symbol")}))
+}
+
+// obscure hides what is secret. EMQX's own licence is not.
 func obscure(tree settings.Tree) {
 	for _, path := range [][]string{{"node", "cookie"}, {"dashboard", "default_password"}, {"license", "key"}} {
-		if _, set := tree.Get(path...); set {
+		if value, set := tree.Get(path...); set && value != "default" {
 			tree.Set("******", path...)
 		}
 	}
@@ -60,8 +73,12 @@ func obscure(tree settings.Tree) {
 func (s *Server) putConfigs(r *request) response {
 	query := r.URL.Query()
 	mode := query.Get("mode")
-	if mode == "" {
+	switch mode {
+	case "":
 		mode = "merge"
+	case "merge", "replace":
+	default:
+		return noSuchSymbol("mode", mode)
 	}
 	ignore := query.Get("ignore_readonly") == "true"
 	if isJSON(r.Request) || len(strings.TrimSpace(string(r.raw))) == 0 {
@@ -88,7 +105,7 @@ func (s *Server) putConfigs(r *request) response {
 	if refused := checkRoots(roots); refused != nil {
 		return *refused
 	}
-	return s.commit(roots, mode == "replace")
+	return s.change(roots, mode == "replace")
 }
 
 // dropReadOnly refuses what only a restart can change, or leaves it out.
@@ -120,70 +137,20 @@ func dropReadOnly(roots settings.Tree, ignore bool) *response {
 
 // checkRoots refuses roots and values that EMQX's schema does not know, as far as the stand-in knows the schema.
 func checkRoots(roots settings.Tree) *response {
-	faults := map[string]any{}
-	for _, root := range roots.Keys() {
-		if !settings.KnownRoot(root) {
-			faults[root] = fmt.Sprintf("{root_key_not_found,<<%q>>}", root)
+	answers := map[string]any{}
+	for _, fault := range settings.Faults(roots) {
+		if fault.Thrown != "" {
+			refused := internalError(fmt.Sprintf("throw, {emqx_enterprise_schema,[%s]}, [{hocon_tconf,assert,2,%s",
+				fault.Thrown, stack("emqx_mgmt_api_configs", 369)))
+			return &refused
 		}
+		answers[fault.Root] = fault.Answer
 	}
-	mqtt := roots.Sub("mqtt")
-	if unknown := settings.UnknownMQTTField(mqtt); unknown != "" && len(faults) == 0 {
-		refused := internalError(fmt.Sprintf("throw, {emqx_enterprise_schema,[#{reason => unknown_fields,path => \"mqtt\","+
-			"unknown => %q,kind => validation_error,unmatched => \"await_rel_timeout,client_attrs_init,...\"}]}, "+
-			"[{hocon_tconf,assert,2,%s", unknown, stack("emqx_mgmt_api_configs", 369)))
-		return &refused
-	}
-	if value, given := mqtt["max_packet_size"]; given && !settings.ByteSize(value) {
-		faults["mqtt"] = map[string]any{
-			"kind": "validation_error", "path": "mqtt.max_packet_size", "reason": "Not a valid bytesize", "value": value,
-		}
-	}
-	if len(faults) == 0 {
+	if len(answers) == 0 {
 		return nil
 	}
-	refused := configErrors(faults)
+	refused := configErrors(answers)
 	return &refused
-}
-
-// commit applies the change here, where it can fail, and then tells the other nodes.
-func (s *Server) commit(roots settings.Tree, replace bool) response {
-	if len(roots) == 0 {
-		return response{status: http.StatusOK, body: []byte{}}
-	}
-	before := s.effective()
-	next := s.cfg.Config.Preview(roots, replace)
-	if err := s.cfg.Listeners.Apply(before, next); err != nil {
-		var failed *ListenError
-		reason := err.Error()
-		if errors.As(err, &failed) {
-			reason = failed.Erlang()
-		}
-		return configErrors(mergeFailure(before, roots, reason))
-	}
-	change, err := s.cfg.Config.Commit(roots, replace)
-	if err != nil {
-		s.cfg.Log.Error("configuration", "error", err)
-	}
-	if key := next.Text("", "license", "key"); key != before.Text("", "license", "key") {
-		s.cfg.Licence.Set(key)
-	}
-	s.cfg.Tell(change)
-	return response{status: http.StatusOK, body: []byte{}}
-}
-
-// mergeFailure is what EMQX says when a part of it refuses its new configuration.
-func mergeFailure(before, roots settings.Tree, reason string) string {
-	return "The effective configurations:\n```\n" + settings.Tree{"listeners": fullListeners(before)}.Render() +
-		"```\n\nTry to merge with:\n```\n" + settings.Tree{"listeners": fullListeners(roots)}.Render() +
-		"```\n\nCan't merge the new configurations!\nRoot key: listeners\nReason: " + reason + "\n"
-}
-
-func fullListeners(tree settings.Tree) settings.Tree {
-	full := settings.Tree{}
-	for _, l := range tree.Listeners() {
-		full.Set(l.Config, l.Type, l.Name)
-	}
-	return full
 }
 
 // erlang prints a JSON document as the Erlang term EMQX has of it.

@@ -62,6 +62,7 @@ type response struct {
 	headers     map[string]string
 	body        []byte
 	hangUp      bool // close the connection without an answer
+	orderly     bool // and without a reset
 }
 
 func jsonResponse(status int, v any) response {
@@ -222,7 +223,7 @@ func isJSON(r *http.Request) bool {
 
 func write(w http.ResponseWriter, r *http.Request, resp response) {
 	if resp.hangUp {
-		hangUp(w)
+		hangUp(w, resp.orderly)
 		return
 	}
 	h := w.Header()
@@ -243,8 +244,8 @@ func write(w http.ResponseWriter, r *http.Request, resp response) {
 	}
 }
 
-// hangUp closes the connection with a reset, which is what a crash of EMQX's handler looks like.
-func hangUp(w http.ResponseWriter) {
+// hangUp closes the connection. A reset is what a crash of EMQX's handler looks like.
+func hangUp(w http.ResponseWriter, orderly bool) {
 	hijacker, ok := w.(http.Hijacker)
 	if !ok {
 		return
@@ -253,7 +254,7 @@ func hangUp(w http.ResponseWriter) {
 	if err != nil {
 		return
 	}
-	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
+	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok && !orderly {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -30,12 +32,20 @@ func (e *ListenError) Error() string {
 	return fmt.Sprintf("listener %s (%s): %s", e.ID, e.Bind, e.Reason)
 }
 
-// Erlang says it as EMQX does.
+// Erlang says it as EMQX does, whose printer breaks lines that become too long.
 func (e *ListenError) Erlang() string {
-	indent := strings.Repeat(" ", 35)
-	return fmt.Sprintf("{post_config_update,emqx_listeners,\n            {failed_to_start,\n"+
-		"                \"%s(%s) : {shutdown,\\n%s{failed_to_start_child,listener,\\n%s    %s}}\"}}",
-		e.ID, e.Bind, indent, indent, e.Reason)
+	const width = 78
+	prefix := fmt.Sprintf("%s(%s) : ", e.ID, e.Bind)
+	child := "{failed_to_start_child,listener," + e.Reason + "}"
+	text := prefix + "{shutdown," + child + "}"
+	if len(text) > width {
+		indent := strings.Repeat(" ", len(prefix)+4)
+		if len(indent)+len(child)+1 > width {
+			child = "{failed_to_start_child,listener,\\n" + indent + "    " + e.Reason + "}"
+		}
+		text = prefix + "{shutdown,\\n" + indent + child + "}"
+	}
+	return "{post_config_update,emqx_listeners,\n            {failed_to_start,\n                \"" + text + "\"}}"
 }
 
 // listenerStatus is a listener on one node, or added up over all.
@@ -92,6 +102,7 @@ func (s *Server) getListeners(r *request) response {
 // combine is one listener over all nodes.
 func combine(mine listenerInfo, names []string, answers []*[]listenerInfo) map[string]any {
 	total := listenerStatus{MaxConnections: mine.Status.MaxConnections}
+	most := 0.0
 	nodes := []any{}
 	running, stopped := 0, 0
 	for i, answer := range answers {
@@ -103,6 +114,10 @@ func combine(mine listenerInfo, names []string, answers []*[]listenerInfo) map[s
 				continue
 			}
 			nodes = append(nodes, map[string]any{"node": names[i], "status": theirs.Status})
+			if n, limited := theirs.Status.MaxConnections.(float64); limited {
+				most += n
+				total.MaxConnections = most
+			}
 			total.CurrentConnections += theirs.Status.CurrentConnections
 			if theirs.Status.Running == true {
 				running++
@@ -157,21 +172,48 @@ func (s *Server) deleteListener(r *request) response {
 	if !found {
 		return noListener()
 	}
-	before := s.effective()
-	change, err := s.cfg.Config.Drop("listeners", l.Type, l.Name)
+	return s.everywhere(func(ctx context.Context) response {
+		before := s.effective()
+		change, err := s.cfg.Config.Drop(l.Type, l.Name)
+		if err != nil {
+			s.cfg.Log.Error("configuration", "error", err)
+		}
+		if err := s.adopt("listeners", before, s.effective()); err != nil {
+			s.cfg.Log.Error("listener", "id", l.ID, "error", err)
+		}
+		s.tell(ctx, change)
+		return empty(http.StatusNoContent)
+	})
+}
+
+// putListener changes one listener. EMQX takes nothing that does not name the type.
+func (s *Server) putListener(r *request) response {
+	l, found := s.findListener(r.params["id"])
+	if !found {
+		return noListener()
+	}
+	config, err := settings.Parse(string(r.raw)) // JSON is HOCON, too
 	if err != nil {
-		s.cfg.Log.Error("configuration", "error", err)
+		return badRequest("Invalid json message received")
 	}
-	if err := s.cfg.Listeners.Apply(before, s.effective()); err != nil {
-		s.cfg.Log.Error("listener", "id", l.ID, "error", err)
+	if config.Text("", "type") != l.Type {
+		return badRequest(`{"reason":"unknown listener type","path":"root","kind":"validation_error","field_name":"type"}`)
 	}
-	s.cfg.Tell(change)
-	return empty(http.StatusNoContent)
+	for _, shown := range []string{"id", "type", "running", "current_connections"} {
+		delete(config, shown)
+	}
+	listeners := s.effective().Sub("listeners").Clone()
+	listeners.Set(config, l.Type, l.Name)
+	if answer := s.change(settings.Tree{"listeners": listeners}, true); answer.status != http.StatusOK {
+		return answer
+	}
+	return s.getListener(r)
 }
 
 // listenOrder makes a node open or close a listener without changing the configuration.
 type listenOrder struct {
 	ID   string `json:"id"`
+	Shut bool   `json:"shut"`
 	Open bool   `json:"open"`
 }
 
@@ -180,23 +222,36 @@ func (s *Server) switchListener(o listenOrder) error {
 	if !found {
 		return nil
 	}
-	if o.Open {
-		return s.cfg.Listeners.Open(l)
+	if o.Shut {
+		s.cfg.Listeners.Shut(l.ID)
 	}
-	s.cfg.Listeners.Shut(l.ID)
-	return nil
+	if !o.Open {
+		return nil
+	}
+	if _, failed := s.failed.Load(l.ID); failed && !s.cfg.Listeners.Running(l.ID) {
+		return errListenerLost
+	}
+	return s.cfg.Listeners.Open(l)
 }
 
-func (s *Server) startListener(r *request) response { return s.switchEverywhere(r, true) }
-func (s *Server) stopListener(r *request) response  { return s.switchEverywhere(r, false) }
+// errListenerLost is what EMQX says when it has stopped a listener for a change that failed: it cannot start it again.
+var errListenerLost = errors.New("{config_update_crashed,not_found}")
 
-func (s *Server) switchEverywhere(r *request, open bool) response {
+func (s *Server) startListener(r *request) response   { return s.switchEverywhere(r, false, true) }
+func (s *Server) stopListener(r *request) response    { return s.switchEverywhere(r, true, false) }
+func (s *Server) restartListener(r *request) response { return s.switchEverywhere(r, true, true) }
+
+func (s *Server) switchEverywhere(r *request, shut, open bool) response {
 	id := r.params["id"]
 	if _, found := s.findListener(id); !found {
 		return noListener()
 	}
+	if _, failed := s.failed.Load(id); failed && open && !s.cfg.Listeners.Running(id) {
+		return badRequest(errListenerLost.Error())
+	}
 	for _, node := range s.cfg.Cluster.Running() {
-		if err := s.cfg.Cluster.Call(r.Context(), node, topicListen, listenOrder{ID: id, Open: open}, nil); err != nil {
+		order := listenOrder{ID: id, Shut: shut, Open: open}
+		if err := s.cfg.Cluster.Call(r.Context(), node, topicListen, order, nil); err != nil {
 			return badRequest(err.Error())
 		}
 	}

@@ -45,6 +45,12 @@ func TestCheckRefusesWithEMQXsWords(t *testing.T) {
 		{"no object", `[]`, `{"value":[],"reason":"bad_value_for_struct","path":"root","kind":"validation_error"}`},
 		{"a number too small", `{"conn_evict_rate": 0}`,
 			`{"value":0,"reason":{"expected":"pos_integer()"},"path":"root.conn_evict_rate","kind":"validation_error"}`},
+		{"no nodes", `{"migrate_to": []}`,
+			`{"value":[],"reason":{"expected":"[binary(),...]"},"path":"root.migrate_to","kind":"validation_error"}`},
+		{"one node that is not in a list", `{"migrate_to": "emqx@a"}`,
+			`{"value":"emqx@a","reason":{"expected":"[binary(),...]"},"path":"root.migrate_to","kind":"validation_error"}`},
+		{"a node that is no text", `{"migrate_to": ["emqx@a", 5]}`,
+			`{"value":["emqx@a",5],"reason":{"expected":"[binary(),...]"},"path":"root.migrate_to","kind":"validation_error"}`},
 		{"several", `{"conn_evict_rate": 0, "wait_takeover": "x"}`,
 			`[{"value":0,"reason":{"expected":"pos_integer()"},"path":"root.conn_evict_rate","kind":"validation_error"},` +
 				`{"value":"x","reason":"Not a valid duration","path":"root.wait_takeover","kind":"validation_error"}]`},

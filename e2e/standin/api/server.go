@@ -16,6 +16,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/broker"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/licence"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/lock"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
 )
@@ -25,6 +26,7 @@ type Timeouts struct {
 	Node      time.Duration // /nodes, /nodes/:node and /cluster/topology; default 30 s
 	Listeners time.Duration // /listeners, after which the connection is closed; default 60 s
 	Clients   time.Duration // /clients and /stats; default 15 s
+	Change    time.Duration // a change of the configuration, after which the connection is closed; default 60 s
 }
 
 func (t Timeouts) withDefaults() Timeouts {
@@ -33,6 +35,9 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 	if t.Listeners == 0 {
 		t.Listeners = time.Minute
+	}
+	if t.Change == 0 {
+		t.Change = time.Minute
 	}
 	if t.Clients == 0 {
 		t.Clients = 15 * time.Second
@@ -57,10 +62,10 @@ type Config struct {
 	Config     *Store
 	Listeners  Listeners
 	Licence    *licence.Licence
-	// Tell gives a change of the configuration to the other nodes.
-	Tell    func(Change)
-	Facts   Facts
-	Version string // such as 6.0.1
+	// ReadKeys loads the API key file again.
+	ReadKeys func()
+	Facts    Facts
+	Version  string // such as 6.0.1
 	// TokenSecret signs dashboard tokens; all nodes of a cluster have the same.
 	TokenSecret string
 	Timeouts    Timeouts
@@ -77,15 +82,25 @@ type Server struct {
 	status *route
 	ready  atomic.Bool
 
-	http *http.Server
-	wg   sync.WaitGroup
-	peak peaks
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	peak   peaks
+	turns  *lock.Table
+	turn   atomic.Uint64
+	failed sync.Map // listeners that a change has left closed, by id
+
+	httpMu sync.Mutex
+	http   *http.Server
+	host   string
+	port   string
 }
 
 // New makes a server that is not listening.
 func New(cfg Config) *Server {
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, turns: lock.New()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.status = &route{methods: map[string]endpoint{http.MethodGet: {access: public, serve: s.getStatus}}}
 	s.routes = s.table()
 	return s
@@ -93,19 +108,60 @@ func New(cfg Config) *Server {
 
 // Serve begins to listen. Until Ready only /status answers, as while EMQX boots.
 func (s *Server) Serve(address string) error {
+	s.httpMu.Lock()
+	defer s.httpMu.Unlock()
+	return s.serveLocked(address)
+}
+
+func (s *Server) serveLocked(address string) error {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for the dashboard: %w", err)
 	}
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 15 * time.Second, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+	if s.host, s.port, err = net.SplitHostPort(address); err != nil {
+		return errors.Join(fmt.Errorf("address of the dashboard: %w", err), ln.Close())
+	}
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 15 * time.Second, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+	s.http = server
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
-		if err := s.http.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			s.cfg.Log.Error("dashboard listener", "error", err)
 		}
 	}()
 	return nil
+}
+
+// moveTo makes the API listen on another port, or on none when it is 0. The request that asked for it is answered on the
+// old one.
+func (s *Server) moveTo(port string) {
+	s.httpMu.Lock()
+	defer s.httpMu.Unlock()
+	if s.http == nil || port == s.port || s.ctx.Err() != nil {
+		return
+	}
+	old := s.http
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		if err := old.Shutdown(s.ctx); err != nil {
+			s.cfg.Log.Debug("dashboard listener", "error", err)
+		}
+	}()
+	s.port = port
+	if port == "0" || port == "" {
+		return
+	}
+	if err := s.serveLocked(net.JoinHostPort(s.host, port)); err != nil {
+		s.cfg.Log.Error("dashboard", "error", err)
+	}
+}
+
+// dashboardPort is where the API of a configuration listens.
+func dashboardPort(tree settings.Tree) string {
+	bind, _ := tree.Get("dashboard", "listeners", "http", "bind")
+	return settings.Port(settings.BindText(bind))
 }
 
 // Ready makes the API answer.
@@ -114,10 +170,14 @@ func (s *Server) Ready() { s.ready.Store(true) }
 // Close ends the listener and all its connections.
 func (s *Server) Close() error {
 	s.ready.Store(false)
-	if s.http == nil {
-		return nil
+	s.cancel()
+	s.httpMu.Lock()
+	server := s.http
+	s.httpMu.Unlock()
+	var err error
+	if server != nil {
+		err = server.Close()
 	}
-	err := s.http.Close()
 	s.wg.Wait()
 	if err != nil {
 		return fmt.Errorf("close the dashboard listener: %w", err)
@@ -145,6 +205,7 @@ func (s *Server) table() []*route {
 	return []*route{
 		add("/status", get(public, s.getStatus)),
 		add("/login", map[string]endpoint{http.MethodPost: {access: public, body: anyBody, serve: s.login}}),
+		add("/api_key", get(protected, func(*request) response { return jsonResponse(http.StatusOK, []any{}) })),
 		add("/nodes", get(protected, s.getNodes)),
 		add("/nodes/:node", get(protected, s.getNode)),
 		add("/nodes/:node/stats", get(protected, s.getNodeStats)),
@@ -159,12 +220,15 @@ func (s *Server) table() []*route {
 		add("/license", map[string]endpoint{
 			http.MethodGet: {serve: s.getLicence}, http.MethodPost: {body: anyBody, serve: s.postLicence},
 		}),
+		add("/license/setting", get(protected, s.getLicenceSetting)),
 		add("/listeners", get(protected, s.getListeners)),
 		add("/listeners/:id", map[string]endpoint{
-			http.MethodGet: {serve: s.getListener}, http.MethodDelete: {serve: s.deleteListener},
+			http.MethodGet: {serve: s.getListener}, http.MethodPut: {body: anyBody, serve: s.putListener},
+			http.MethodDelete: {serve: s.deleteListener},
 		}),
 		add("/listeners/:id/start", post(nil, s.startListener)),
 		add("/listeners/:id/stop", post(nil, s.stopListener)),
+		add("/listeners/:id/restart", post(nil, s.restartListener)),
 		add("/configs", map[string]endpoint{
 			http.MethodGet: {serve: s.getConfigs}, http.MethodPut: {body: anyBody, serve: s.putConfigs},
 		}),
@@ -209,11 +273,11 @@ func (s *Server) Call(ctx context.Context, topic string, body []byte) ([]byte, e
 		}
 		return json.Marshal(s.cfg.Broker.Kick(id))
 	case topicListen:
-		var order listenOrder
-		if err := json.Unmarshal(body, &order); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", topic, err)
-		}
-		return []byte("{}"), s.switchListener(order)
+		return decodeTo(topic, body, s.switchListener)
+	case topicTurn:
+		return decodeTo(topic, body, func(t turn) error { return s.answerTurn(ctx, t) })
+	case topicChange:
+		return decodeTo(topic, body, s.Learn)
 	case topicPing:
 		return []byte("{}"), ctx.Err()
 	default:
@@ -221,10 +285,14 @@ func (s *Server) Call(ctx context.Context, topic string, body []byte) ([]byte, e
 	}
 }
 
-// each asks all the nodes at once. The answer of a node that gives none before the timeout is nil.
+// each asks all the nodes at once. The answer of a node that gives none before the timeout is nil. Without a timeout
+// every node is waited for until it is down.
 func each[T any](ctx context.Context, s *Server, nodes []string, topic string, timeout time.Duration) []*T {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
 	answers := make([]*T, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {

@@ -12,7 +12,8 @@ import (
 
 // Change is what was changed by API, as the nodes exchange it. The later of two counts.
 type Change struct {
-	Text    string `json:"text"` // HOCON of all changes so far
+	Text    string `json:"text"`           // HOCON of all changes so far
+	Root    string `json:"root,omitempty"` // which of them is new; empty: any
 	Version int64  `json:"version"`
 }
 
@@ -53,50 +54,33 @@ func (s *Store) Effective() settings.Tree {
 	return s.effective
 }
 
-// Preview is what the configuration would be with other roots merged into it or in place of the present ones.
-func (s *Store) Preview(roots settings.Tree, replace bool) settings.Tree {
+// Preview is a root after a change of it.
+func (s *Store) Preview(root string, value any, replace bool) any {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	next := s.effective.Clone()
-	if replace {
-		for _, root := range roots.Keys() {
-			base := settings.Tree{}
-			if root != "listeners" { // listeners that are not named are gone; other roots have defaults
-				base = s.layers.Base.Sub(root).Clone()
-			}
-			next[root] = base
-		}
-	}
-	next.Merge(roots)
-	return next
+	return settings.Changed(root, s.effective[root], value, replace)
 }
 
-// Commit makes the change and returns it for the other nodes.
-func (s *Store) Commit(roots settings.Tree, replace bool) (Change, error) {
-	next := s.Preview(roots, replace)
+// Commit puts a root in the place of the present one and returns the change for the other nodes.
+func (s *Store) Commit(root string, value any) (Change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, root := range roots.Keys() {
-		s.changes[root] = next[root]
-	}
-	s.effective = next
+	s.changes[root] = value
+	s.effective = s.effective.Clone()
+	s.effective[root] = value
 	s.version = max(s.version+1, time.Now().UnixNano())
-	return Change{Text: s.changes.Render(), Version: s.version}, s.saveLocked()
+	return Change{Text: s.changes.Render(), Root: root, Version: s.version}, s.saveLocked()
 }
 
-// Drop takes a value away, such as a listener.
-func (s *Store) Drop(path ...string) (Change, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.effective.Clone()
-	next.Set(nil, path...)
-	s.changes[path[0]] = next[path[0]]
-	s.effective = next
-	s.version = max(s.version+1, time.Now().UnixNano())
-	return Change{Text: s.changes.Render(), Version: s.version}, s.saveLocked()
+// Drop takes a listener away for good.
+func (s *Store) Drop(kind, name string) (Change, error) {
+	listeners := s.Effective().Sub("listeners").Clone()
+	listeners.Set(settings.Deleted, kind, name)
+	return s.Commit("listeners", listeners)
 }
 
-// Learn takes the changes that another node made, and reports whether they were new.
+// Learn takes the changes that another node made, and reports whether they were new. The root that has just been changed
+// counts over this node's own file and environment until the node restarts; what was missed before counts below them.
 func (s *Store) Learn(c Change) (bool, error) {
 	tree, err := settings.Parse(c.Text)
 	if err != nil {
@@ -108,25 +92,13 @@ func (s *Store) Learn(c Change) (bool, error) {
 		return false, nil
 	}
 	s.version, s.changes = c.Version, tree
-	next := s.effective.Clone()
-	next.Merge(s.sharedPart(tree))
-	s.effective = next
-	return true, s.saveLocked()
-}
-
-// sharedPart leaves out what is a node's own: the addresses that it binds to are in its own file or environment.
-func (s *Store) sharedPart(tree settings.Tree) settings.Tree {
-	shared := tree.Clone()
-	own := s.layers.File.Clone()
-	own.Merge(s.layers.Environment)
-	for _, l := range own.Listeners() {
-		if bind, given := own.Get("listeners", l.Type, l.Name, "bind"); given {
-			if _, changed := shared.Get("listeners", l.Type, l.Name); changed {
-				shared.Set(bind, "listeners", l.Type, l.Name, "bind")
-			}
-		}
+	if c.Root == "" {
+		s.effective = s.layers.Effective(tree)
+	} else {
+		s.effective = s.effective.Clone()
+		s.effective[c.Root] = tree[c.Root]
 	}
-	return shared
+	return true, s.saveLocked()
 }
 
 // Current is all changes so far, for a node that has just connected.

@@ -15,14 +15,32 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/lock"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/session"
 )
 
-// What EMQX tells clients in CONNACK.
-const (
-	receiveMaximum    = 32
-	topicAliasMaximum = 65535
-)
+// topicAliasMaximum is what EMQX tells clients in CONNACK.
+const topicAliasMaximum = 65535
+
+// largestPacket is the most that MQTT allows.
+const largestPacket = 268435455
+
+// Limits is what clients that connect from now on are told, and held to.
+type Limits struct {
+	MaxPacketBytes uint32 // of a packet from a client; default 1 MiB
+	ReceiveMaximum uint16 // default 32
+	MaxQoS         byte   // 2 is not told
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.MaxPacketBytes == 0 {
+		l.MaxPacketBytes = 1 << 20
+	}
+	if l.ReceiveMaximum == 0 {
+		l.ReceiveMaximum = 32
+	}
+	return l
+}
 
 // Bus is how this node talks with the others.
 type Bus interface {
@@ -42,9 +60,11 @@ type Bus interface {
 type Timeouts struct {
 	Takeover time.Duration // handing a session over between nodes; default 10 s
 	Sync     time.Duration // a node's confirmation of what it was sent; default 2 s
-	Lock     time.Duration // the home's answer on a client's lock; default 15 s
+	Lock     time.Duration // the home's answer on a client's lock; default 75 s: who has it may wait twice for a frozen member
+	Member   time.Duration // a member's answer when a lock is taken or given back; default 30 s, as recorded
 	Connect  time.Duration // from the opened connection to CONNECT; default 15 s
 	Sweep    time.Duration // between two looks at expired sessions and delayed wills; default 500 ms
+	Count    time.Duration // between two counts of the sessions for the licence; default 5 s
 }
 
 func (t Timeouts) withDefaults() Timeouts {
@@ -55,11 +75,16 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 	set(&t.Takeover, 10*time.Second)
 	set(&t.Sync, 2*time.Second)
-	set(&t.Lock, 15*time.Second)
+	set(&t.Lock, 75*time.Second)
+	set(&t.Member, 30*time.Second)
 	set(&t.Connect, 15*time.Second)
 	set(&t.Sweep, 500*time.Millisecond)
+	set(&t.Count, 5*time.Second)
 	return t
 }
+
+// claim bounds the time until a client has its session.
+func (t Timeouts) claim() time.Duration { return t.Lock + t.Member + t.Takeover }
 
 // Config is what a Broker needs.
 type Config struct {
@@ -67,10 +92,11 @@ type Config struct {
 	Timeouts Timeouts
 	// SessionExpiry is how long a session of MQTT 3 with clean_session=0 is kept. Default 2 h.
 	SessionExpiry time.Duration
-	// MaxPacketBytes bounds a packet from a client. Default 1 MiB.
-	MaxPacketBytes uint32
-	// MaxSessions refuses clients without a session when the cluster has that many; 0 is no limit.
-	MaxSessions int
+	// Limits are the first; see SetLimits.
+	Limits Limits
+	// MaxSessions is how many sessions the licence allows the cluster; a client without one is refused when there are as
+	// many. nil is no limit.
+	MaxSessions func() int
 	Log         *slog.Logger
 }
 
@@ -106,11 +132,13 @@ type Broker struct {
 	// registryOrder keeps the news about the sessions here in order on their way to other nodes.
 	registryOrder sync.Mutex
 	retained      *retained
-	clients       *lockTable // client locks whose home is here
-	local         *lockTable // one connect at a time for a client id on this node
+	clients       *lock.Table // client locks whose home is here
+	local         *lock.Table // one connect at a time for a client id on this node
 	syncs         *syncer
 	ghosts        ghosts
 	refusal       atomic.Pointer[Refusal]
+	limits        atomic.Pointer[Limits]
+	counted       atomic.Int64 // sessions of the cluster when the licence last looked
 	connSeq       atomic.Uint64
 	version       atomic.Int64
 	metrics       Metrics
@@ -128,17 +156,15 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.SessionExpiry == 0 {
 		cfg.SessionExpiry = 2 * time.Hour
 	}
-	if cfg.MaxPacketBytes == 0 {
-		cfg.MaxPacketBytes = 1 << 20
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &Broker{
 		cfg: cfg, bus: cfg.Bus, log: cfg.Log, ctx: ctx, cancel: cancel,
 		seq:      uint64(time.Now().UnixNano()), // higher than anything an earlier run of this node sent
 		channels: map[string]*channel{}, conns: map[*mqtt.Client]*channel{}, listeners: map[string]*listener{},
 		index: mqtt.NewTopicsIndex(), registry: newRegistry(), retained: newRetained(),
-		clients: newLockTable(), local: newLockTable(),
+		clients: lock.New(), local: lock.New(),
 	}
+	b.SetLimits(cfg.Limits)
 	b.routes = newRoutes(b)
 	b.syncs = newSyncer(b.syncRound)
 	b.server = mqtt.New(&mqtt.Options{
@@ -166,9 +192,9 @@ func New(cfg Config) (*Broker, error) {
 
 func (b *Broker) capabilities() *mqtt.Capabilities {
 	c := mqtt.NewDefaultServerCapabilities()
-	c.ReceiveMaximum = receiveMaximum
+	c.ReceiveMaximum = math.MaxUint16 // what is told is in OnPacketEncode, and what counts in OnPacketRead
 	c.TopicAliasMaximum = topicAliasMaximum
-	c.MaximumPacketSize = b.cfg.MaxPacketBytes
+	c.MaximumPacketSize = largestPacket
 	c.MaximumClientWritesPending = 1 // deliveries do not take the library's queue
 	c.MaximumMessageExpiryInterval = 0
 	return c
@@ -196,7 +222,7 @@ func (b *Broker) Listen(id, kind, address string, secure *tls.Config) error {
 	return nil
 }
 
-// Unlisten closes a listener and its clients' connections. It does nothing when there is none.
+// Unlisten closes a listener, its clients' connections and their sessions. It does nothing when there is none.
 func (b *Broker) Unlisten(id string) {
 	b.listenMu.Lock()
 	l := b.listeners[id]
@@ -239,7 +265,7 @@ func (b *Broker) Close() error {
 		<-done
 	}
 	for _, l := range open {
-		l.close()
+		l.shut()
 	}
 	b.wg.Wait()
 	if err := b.server.Close(); err != nil {
@@ -250,6 +276,12 @@ func (b *Broker) Close() error {
 
 // Refuse makes the broker turn new connections down, or take them again when r is nil.
 func (b *Broker) Refuse(r *Refusal) { b.refusal.Store(r) }
+
+// SetLimits holds clients that connect from now on to other limits.
+func (b *Broker) SetLimits(l Limits) {
+	l = l.withDefaults()
+	b.limits.Store(&l)
+}
 
 // nextVersion orders registrations of this node; it never goes back.
 func (b *Broker) nextVersion() int64 {

@@ -49,6 +49,7 @@ type channel struct {
 	covered map[string]uint64  // by publishing node: up to where the old node has delivered to the session
 	pending []session.Delivery // retained messages that go out after SUBACK
 	present bool               // what CONNACK says about the session
+	limits  Limits             // those when the client connected
 
 	version    int64 // of its registration
 	order      uint64
@@ -165,7 +166,7 @@ func (ch *channel) write(conn *mqtt.Client, pk packets.Packet) bool {
 
 // attachLocked gives the channel a connection.
 func (ch *channel) attachLocked(cl *mqtt.Client, pk packets.Packet, present bool) {
-	ch.conn, ch.ready, ch.present = cl, false, present
+	ch.conn, ch.ready, ch.present, ch.limits = cl, false, present, *ch.b.limits.Load()
 	ch.order = ch.b.connSeq.Add(1)
 	ch.expiry = ch.b.expiryOf(cl)
 	ch.expiresAt, ch.willAt = time.Time{}, time.Time{}
@@ -184,6 +185,12 @@ func (ch *channel) attachLocked(cl *mqtt.Client, pk packets.Packet, present bool
 	if addr, ok := cl.Net.Conn.RemoteAddr().(*net.TCPAddr); ok {
 		ch.info.IP, ch.info.Port = addr.IP.String(), addr.Port
 	}
+}
+
+func (ch *channel) tooLarge(cl *mqtt.Client, pk packets.Packet) bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.conn == cl && uint32(pk.FixedHeader.Remaining)+1 > ch.limits.MaxPacketBytes //nolint:gosec // at most largestPacket
 }
 
 // detachLocked takes the connection away and starts the clocks of session and will. It returns the will when it is
@@ -261,13 +268,21 @@ func (ch *channel) shutDown() <-chan struct{} {
 	return ch.kick(cl, packets.ErrServerShuttingDown.Code, "")
 }
 
-func (ch *channel) shutDownListener(id string) {
+func (ch *channel) endWithListener(id string) {
 	ch.mu.Lock()
-	same := ch.conn != nil && ch.info.Listener == id
-	ch.mu.Unlock()
-	if same {
-		ch.evict(packets.ErrAdministrativeAction.Code, "")
+	if ch.info.Listener != id || ch.phase != active {
+		ch.mu.Unlock()
+		return
 	}
+	cl, w, version := ch.conn, ch.will, ch.version
+	ch.conn, ch.ready = nil, false
+	ch.removeLocked()
+	ch.mu.Unlock()
+	if cl != nil {
+		cl.Stop(packets.ErrServerShuttingDown)
+	}
+	ch.b.unregister(ch.id, version)
+	ch.b.publishWill(w)
 }
 
 // expiryOf is a connection's session expiry interval in seconds.

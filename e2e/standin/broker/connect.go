@@ -122,13 +122,20 @@ type claim struct {
 	local func()
 }
 
-// claim locks a client id, first among the connects on this node, then at the id's home.
+// claim locks a client id, first among the connects on this node, then at the id's home. Meanwhile the other keepers
+// of the lock are asked, too.
 func (b *Broker) claim(ctx context.Context, id string) (*claim, error) {
 	token := fmt.Sprintf("%s/%d", b.bus.Self(), b.nextVersion())
-	if err := b.local.acquire(ctx, id, token, b.bus.Self()); err != nil {
+	if err := b.local.Acquire(ctx, id, token, b.bus.Self()); err != nil {
 		return nil, fmt.Errorf("lock client %s: %w", id, err)
 	}
-	c := &claim{b: b, id: id, token: token, local: func() { b.local.release(id, token) }}
+	c := &claim{b: b, id: id, token: token, local: func() { b.local.Release(id, token) }}
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		b.askKeepers(ctx, id)
+	}()
+	defer func() { <-asked }()
 	skip := map[string]bool{}
 	for {
 		c.home = b.homeOf(id, skip)
@@ -149,23 +156,29 @@ func (b *Broker) claim(ctx context.Context, id string) (*claim, error) {
 	}
 }
 
-// register makes the channel the client's one and only, for all nodes.
+// register makes the channel the client's one and only, for all nodes, and gives the lock back.
 func (c *claim) register(ch *channel) {
 	ch.mu.Lock()
 	ch.version = c.b.nextVersion()
 	r := row{ID: c.id, Node: c.b.bus.Self(), Version: ch.version}
 	ch.mu.Unlock()
 	c.b.announce(r)
-	c.b.unlockAt(c.home, unlockMsg{ID: c.id, Token: c.token, Row: &r})
-	c.token = ""
+	c.release(&r)
 }
 
-// drop gives the claim back. After register only the local part is left.
+// drop gives the lock back, unless register has.
 func (c *claim) drop() {
 	if c.token != "" {
-		c.b.unlockAt(c.home, unlockMsg{ID: c.id, Token: c.token})
+		c.release(nil)
 	}
+}
+
+// release returns when the keepers have heard of it. Those who wait for the lock do not wait for that.
+func (c *claim) release(r *row) {
+	c.b.unlockAt(c.home, unlockMsg{ID: c.id, Token: c.token, Row: r})
+	c.token = ""
 	c.local()
+	c.b.askKeepers(c.b.ctx, c.id)
 }
 
 func (b *Broker) discardRemote(ctx context.Context, owner, id string) {

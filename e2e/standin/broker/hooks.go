@@ -47,7 +47,7 @@ func (h *hook) OnConnect(cl *mqtt.Client, _ packets.Packet) error {
 	if r := h.b.refusal.Load(); r != nil {
 		return h.refuse(cl, packets.ErrUseAnotherServer, r.ServerReference)
 	}
-	if limit := h.b.cfg.MaxSessions; limit > 0 && !h.b.registry.has(cl.ID) && h.b.registry.size() >= limit {
+	if limit := h.b.cfg.MaxSessions; limit != nil && !h.b.registry.has(cl.ID) && h.b.counted.Load() >= int64(limit()) {
 		return h.refuse(cl, packets.ErrQuotaExceeded, "")
 	}
 	return nil
@@ -64,7 +64,7 @@ func (h *hook) refuse(cl *mqtt.Client, code packets.Code, serverReference string
 
 // OnSessionEstablish finds or makes the client's session before CONNACK is sent.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	ctx, cancel := context.WithTimeout(h.b.ctx, h.b.cfg.Timeouts.Lock+h.b.cfg.Timeouts.Takeover)
+	ctx, cancel := context.WithTimeout(h.b.ctx, h.b.cfg.Timeouts.claim())
 	defer cancel()
 	err := h.b.connect(ctx, cl, pk)
 	h.b.server.Clients.Delete(cl.ID) // else the library would take an old connection's state over
@@ -143,13 +143,18 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 			pk.Properties.ReceiveMaximum = 0
 			return pk
 		}
+		limits := *h.b.limits.Load()
 		if ch := h.b.channelOf(cl); ch != nil {
 			ch.mu.Lock()
 			pk.SessionPresent = ch.conn == cl && ch.present
+			limits = ch.limits
 			ch.mu.Unlock()
 		}
 		p := &pk.Properties
-		p.ReceiveMaximum, p.TopicAliasMaximum, p.MaximumPacketSize = receiveMaximum, topicAliasMaximum, h.b.cfg.MaxPacketBytes
+		p.ReceiveMaximum, p.TopicAliasMaximum, p.MaximumPacketSize = limits.ReceiveMaximum, topicAliasMaximum, limits.MaxPacketBytes
+		if limits.MaxQoS < 2 {
+			p.MaximumQos, p.MaximumQosFlag = limits.MaxQoS, true
+		}
 		p.RetainAvailable, p.RetainAvailableFlag = 1, true
 		p.WildcardSubAvailable, p.WildcardSubAvailableFlag = 1, true
 		p.SubIDAvailable, p.SubIDAvailableFlag = 1, true
@@ -162,7 +167,12 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 
 // OnPacketRead hides acknowledgements from the library: it keeps what was sent and what was received under the same ids,
 // so a client that does both would lose messages. The library gets a PUBACK instead that it does not know and ignores.
+// A packet that is larger than the client was told ends its connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if ch := h.b.channelOf(cl); ch != nil && ch.tooLarge(cl, pk) {
+		<-ch.kick(cl, packets.ErrPacketTooLarge.Code, "")
+		return pk, packets.ErrRejectPacket
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
 	default:

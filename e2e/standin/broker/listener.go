@@ -104,11 +104,19 @@ func (l *listener) stopAccepting() {
 	_ = l.ln.Close()
 }
 
+// close ends the listener and the sessions of those who came by it: in EMQX they live in the processes of its connections,
+// also while the client is away.
 func (l *listener) close() {
 	l.stopAccepting()
 	for _, ch := range l.b.all() {
-		ch.shutDownListener(l.id)
+		ch.endWithListener(l.id)
 	}
+	l.shut()
+}
+
+// shut ends the listener and its connections.
+func (l *listener) shut() {
+	l.stopAccepting()
 	l.mu.Lock()
 	for conn := range l.conns {
 		_ = conn.Close()

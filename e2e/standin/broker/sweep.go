@@ -7,18 +7,21 @@ import (
 )
 
 // sweepLoop ends expired sessions, publishes delayed wills and releases connections that broke before CONNACK was out;
-// the library says nothing about those.
+// the library says nothing about those. It also counts the sessions for the licence, which so lags behind.
 func (b *Broker) sweepLoop() {
 	defer b.wg.Done()
-	ticker := time.NewTicker(b.cfg.Timeouts.Sweep)
+	ticker, count := time.NewTicker(b.cfg.Timeouts.Sweep), time.NewTicker(b.cfg.Timeouts.Count)
 	defer ticker.Stop()
+	defer count.Stop()
 	for {
 		select {
 		case <-b.ctx.Done():
 			return
+		case <-count.C:
+			b.counted.Store(int64(b.registry.size()))
 		case <-ticker.C:
+			b.sweep(time.Now())
 		}
-		b.sweep(time.Now())
 	}
 }
 

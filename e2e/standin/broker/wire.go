@@ -17,6 +17,7 @@ const (
 	topicUnregister  = "broker.unregister"
 	topicLock        = "broker.lock"
 	topicUnlock      = "broker.unlock"
+	topicKeeper      = "broker.keeper"
 	topicSync        = "broker.sync"
 	topicTakeover    = "broker.takeover"
 	topicTakeoverEnd = "broker.takeover_end"
@@ -43,7 +44,7 @@ func (b *Broker) PeerUp(node string) {
 func (b *Broker) PeerDown(node string) {
 	b.routes.forget(node)
 	b.registry.removeNode(node)
-	b.clients.releaseNode(node)
+	b.clients.ReleaseNode(node)
 	for _, ch := range b.all() {
 		ch.mu.Lock()
 		stranded := ch.phase == leaving && ch.movedTo == node
@@ -111,6 +112,8 @@ func (b *Broker) Call(ctx context.Context, node, topic string, body []byte) ([]b
 		return nil, errStopping
 	}
 	switch topic {
+	case topicKeeper:
+		return []byte("{}"), nil
 	case topicSync:
 		b.answerSync()
 		return []byte("{}"), nil
@@ -150,7 +153,7 @@ func (b *Broker) Call(ctx context.Context, node, topic string, body []byte) ([]b
 		b.answerDiscard(m.ID)
 		return []byte("{}"), nil
 	case topicAdopt:
-		ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.Lock+b.cfg.Timeouts.Takeover)
+		ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeouts.claim())
 		defer cancel()
 		return json.Marshal(b.adopt(ctx, m.ID, node))
 	default:

@@ -4,6 +4,7 @@ package licence
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -44,11 +45,12 @@ type Licence struct {
 	old bool
 
 	mu   sync.Mutex
+	key  string
 	kind Kind
 }
 
 // New reads a licence key. old is for 5.8, where the default is a trial that allows clustering.
-func New(key string, old bool) *Licence { return &Licence{old: old, kind: kindOf(key, old)} }
+func New(key string, old bool) *Licence { return &Licence{old: old, key: key, kind: kindOf(key, old)} }
 
 func kindOf(key string, old bool) Kind {
 	switch strings.TrimSpace(key) {
@@ -68,7 +70,7 @@ func kindOf(key string, old bool) Kind {
 func (l *Licence) Set(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.kind = kindOf(key, l.old)
+	l.key, l.kind = key, kindOf(key, l.old)
 }
 
 // Kind is the licence's type.
@@ -80,6 +82,22 @@ func (l *Licence) Kind() Kind {
 
 // Clusters reports whether the licence allows more than one node.
 func (l *Licence) Clusters() bool { return l.Kind() != Community }
+
+// Accepts reports whether EMQX would take a new key: one of its own names, or a text in the form of a key. So that a
+// local cluster needs none, a text that begins with "official" will do, and whatever the node has been started with.
+func (l *Licence) Accepts(key string) bool {
+	key = strings.TrimSpace(key)
+	switch {
+	case key == "default", key == "evaluation" && !l.old, strings.HasPrefix(key, "official"), strings.HasPrefix(key, "file://"):
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return (key == l.key && key != "") || keyForm.MatchString(key)
+}
+
+// keyForm is a payload and a signature.
+var keyForm = regexp.MustCompile(`^[A-Za-z0-9+/]{16,}=*\.[A-Za-z0-9+/]{16,}=*$`)
 
 // CommunityKey reports whether a key is the community one.
 func (l *Licence) CommunityKey(key string) bool { return kindOf(key, l.old) == Community }

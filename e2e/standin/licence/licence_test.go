@@ -30,3 +30,18 @@ func TestKinds(t *testing.T) {
 	require.NotNil(t, l.Info().MaxTPS)
 	require.Equal(t, 25, New("evaluation", false).MaxSessions())
 }
+
+func TestAccepts(t *testing.T) {
+	key := "MjIwMTExCjAKMTAKRXZhbHVhdGlvbg==.MEUCIQDaVxKBRYSLNKUYXRCUTSWMbHIdeRl3JfEpe1Rr"
+	for _, c := range []struct {
+		key  string
+		old  bool
+		want bool
+	}{
+		{"default", true, true}, {"evaluation", true, false}, {"evaluation", false, true}, {"abc", true, false}, {"", true, false},
+		{key, true, true}, {key + "!", true, false}, {"official-licence-key", false, true}, {"what it started with", true, true},
+		{"file:///etc/licence", false, true},
+	} {
+		require.Equal(t, c.want, New("what it started with", c.old).Accepts(c.key), "%v", c)
+	}
+}

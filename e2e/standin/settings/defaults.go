@@ -13,24 +13,37 @@ func Defaults() Tree {
 				"num_acceptors": int64(2), "proxy_header": false, "send_timeout": "10s",
 			}},
 		},
-		"license": Tree{"key": "default"},
+		"license": Tree{"key": "default", "connection_high_watermark": "80%", "connection_low_watermark": "75%"},
 		"listeners": Tree{
 			"tcp": Tree{"default": Tree{"bind": "0.0.0.0:1883"}},
 			"ssl": Tree{"default": Tree{"bind": "0.0.0.0:8883"}},
 			"ws":  Tree{"default": Tree{"bind": "0.0.0.0:8083"}},
 			"wss": Tree{"default": Tree{"bind": "0.0.0.0:8084"}},
 		},
-		"mqtt": Tree{
-			"max_packet_size": "1MB", "max_topic_levels": int64(128), "max_inflight": int64(32), "max_mqueue_len": int64(1000),
-			"session_expiry_interval": "2h", "max_awaiting_rel": int64(100), "await_rel_timeout": "300s",
-			"mqueue_store_qos0": true, "idle_timeout": "15s", "retry_interval": "infinity", "keepalive_multiplier": 1.5,
-		},
+		"mqtt":          mqtt(),
 		"alarm":         Tree{"actions": []any{"log", "publish"}, "size_limit": int64(1000), "validity_period": "24h"},
 		"broker":        Tree{"enable_session_registry": true, "session_history_retain": "0s"},
 		"sys_topics":    sysTopics(),
 		"sysmon":        sysmon(),
 		"log":           logging(),
 		"file_transfer": fileTransfer(),
+	}
+}
+
+func mqtt() Tree {
+	return Tree{
+		"await_rel_timeout": "300s", "client_attrs_init": []any{}, "clientid_override": "disabled",
+		"exclusive_subscription": false, "idle_timeout": "15s", "ignore_loop_deliver": false,
+		"keepalive_check_interval": "30s", "keepalive_multiplier": 1.5, "max_awaiting_rel": int64(100),
+		"max_clientid_len": int64(65535), "max_inflight": int64(32), "max_mqueue_len": int64(1000), "max_packet_size": "1MB",
+		"max_qos_allowed": int64(2), "max_subscriptions": "infinity", "max_topic_alias": int64(65535),
+		"max_topic_levels": int64(128), "message_expiry_interval": "infinity", "mqueue_default_priority": "lowest",
+		"mqueue_priorities": "disabled", "mqueue_store_qos0": true, "peer_cert_as_clientid": "disabled",
+		"peer_cert_as_username": "disabled", "response_information": "", "retain_available": true,
+		"retry_interval": "infinity", "server_keepalive": "disabled", "session_expiry_interval": "2h",
+		"shared_subscription": true, "shared_subscription_initial_sticky_pick": "random",
+		"shared_subscription_strategy": "round_robin", "strict_mode": false, "upgrade_qos": false,
+		"use_username_as_clientid": false, "wildcard_subscription": true,
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// Deleted stands in the place of a listener that was taken away, so that its defaults do not bring it back.
+const Deleted = "marked_for_deletion"
+
 // Listener is one MQTT listener of the configuration.
 type Listener struct {
 	ID     string // EMQX's name of it, such as tcp:default
@@ -27,7 +30,7 @@ func (t Tree) Listeners() []Listener {
 		names := t.Sub("listeners", kind)
 		for _, name := range names.Keys() {
 			raw, ok := names[name].(Tree)
-			if !ok && names[name] != nil { // marked_for_deletion; null is a listener of all defaults
+			if !ok && names[name] != nil { // Deleted; null is a listener of all defaults
 				continue
 			}
 			list = append(list, listenerOf(kind, name, raw))

@@ -33,6 +33,9 @@ const etc = "/opt/emqx/etc"
 // with.
 func Load(source Source) (Layers, error) {
 	layers := Layers{Base: Defaults(), File: Tree{}, Environment: fromEnvironment(source.Environ)}
+	if err := refusedBind(layers.Environment); err != nil { // unknown types of listeners are not refused there
+		return layers, fmt.Errorf("environment: %w", err)
+	}
 	if source.Root != "" {
 		base, err := readFile(filepath.Join(source.Root, etc, "base.hocon"), true)
 		if err != nil {

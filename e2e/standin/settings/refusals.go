@@ -161,7 +161,14 @@ func refusedListener(tree Tree) error {
 		if !slices.Contains(listenerTypes(), kind) {
 			return fmt.Errorf("unknown_fields: listeners.%s", kind)
 		}
-		names := listeners.Sub(kind)
+	}
+	return refusedBind(tree)
+}
+
+// refusedBind says which listener's address EMQX does not start with.
+func refusedBind(tree Tree) error {
+	for _, kind := range listenerTypes() {
+		names := tree.Sub("listeners", kind)
 		for _, name := range names.Keys() {
 			if reason := badBind(names.Sub(name)["bind"]); reason != "" {
 				return fmt.Errorf("validation_error: listeners.%s.%s.bind: %s", kind, name, reason)

@@ -85,3 +85,25 @@ func TestRulesOfItsOwn(t *testing.T) {
 	require.ErrorContains(t, start(t, "listeners.mqtt.a.bind = 1"), "unknown_fields")
 	require.NoError(t, start(t, "listeners.tcp.a.bind = \" +70 00\""))
 }
+
+// Addresses that come from the environment are checked like those of the file.
+func TestRefusesBindsOfTheEnvironment(t *testing.T) {
+	for pair, refused := range map[string]string{
+		"EMQX_LISTENERS__TCP__DEFAULT__BIND=1884":            "",
+		"EMQX_LISTENERS__TCP__DEFAULT__BIND=127.0.0.1:1884":  "",
+		"EMQX_LISTENERS__WSS__OTHER__BIND=70000":             "port_number_too_large",
+		"EMQX_LISTENERS__TCP__DEFAULT__BIND=mqtt:1":          "bad_ip_port",
+		"EMQX_LISTENERS__SSL__DEFAULT__BIND=x":               "bad_port_number",
+		"EMQX_LISTENERS__TCP__DEFAULT__BIND=-1":              "port_number_must_be_positive",
+		`EMQX_LISTENERS__TCP__DEFAULT={bind = "1883x"}`:      "bad_port_number",
+		"EMQX_LISTENERS__MQTT__DEFAULT__BIND=x":              "", // EMQX warns of variables that it does not know
+		"EMQX_LISTENERS__TCP__DEFAULT__MAX_CONNECTIONS=1000": "",
+	} {
+		_, err := Load(Source{Environ: []string{pair}})
+		if refused == "" {
+			require.NoError(t, err, pair)
+		} else {
+			require.ErrorContains(t, err, refused, pair)
+		}
+	}
+}

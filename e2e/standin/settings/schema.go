@@ -2,6 +2,7 @@ package settings
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -22,20 +23,10 @@ response_information retain_available retry_interval server_keepalive session_ex
 shared_subscription_initial_sticky_pick shared_subscription_strategy strict_mode subscription_max_qos_rules
 upgrade_qos use_username_as_clientid wildcard_subscription`
 
-const bytesize = `^(?i)[0-9]+(b|kb|mb|gb)?$`
+const bytesize = `^(?i)([0-9]+)(b|kb|mb|gb)?$`
 
 // KnownRoot reports whether EMQX has such a root.
 func KnownRoot(root string) bool { return contains(roots, root) }
-
-// UnknownMQTTField gives the first field of mqtt, by name, that EMQX does not have; empty when all are known.
-func UnknownMQTTField(mqtt Tree) string {
-	for _, field := range mqtt.Keys() {
-		if !contains(mqttFields, field) {
-			return field
-		}
-	}
-	return ""
-}
 
 func contains(list, word string) bool {
 	for _, w := range strings.Fields(list) {
@@ -48,13 +39,24 @@ func contains(list, word string) bool {
 
 // ByteSize reports whether a value is a size to EMQX, such as 1MB or 4096.
 func ByteSize(value any) bool {
+	_, ok := Bytes(value)
+	return ok
+}
+
+// Bytes reads such a size.
+func Bytes(value any) (uint64, bool) {
 	switch v := value.(type) {
 	case int64:
-		return v >= 0
+		return uint64(max(v, 0)), v >= 0
 	case string:
-		ok, err := regexp.MatchString(bytesize, v)
-		return ok && err == nil
+		parts := regexp.MustCompile(bytesize).FindStringSubmatch(v)
+		if parts == nil {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(parts[1], 10, 32)
+		shift := map[string]uint{"": 0, "b": 0, "kb": 10, "mb": 20, "gb": 30}[strings.ToLower(parts[2])]
+		return n << shift, err == nil
 	default:
-		return false
+		return 0, false
 	}
 }
