@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycore "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -38,11 +39,11 @@ func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, c
 			return s, err
 		}
 	}
-	if err := gatherServices(caches, &s); err != nil {
+	if err := gatherServices(caches, config, &s); err != nil {
 		return s, err
 	}
 	explain(caches, &s)
-	gatherOthers(caches, &s)
+	gatherOthers(caches, config, &s)
 	return s, nil
 }
 
@@ -245,7 +246,7 @@ func shortID(id string) string {
 	return id[:min(len(id), 12)]
 }
 
-func gatherServices(caches *informers.Caches, s *machine.Snapshot) error {
+func gatherServices(caches *informers.Caches, config parsedConfig, s *machine.Snapshot) error {
 	s.Services = map[resources.ServiceKind]machine.Service{}
 	for _, kind := range resources.ServiceKinds() {
 		object, ok := caches.Services.Get(cache.ObjectName{Namespace: s.EMQX.Namespace, Name: resources.ServiceName(s.EMQX, kind)})
@@ -256,7 +257,7 @@ func gatherServices(caches *informers.Caches, s *machine.Snapshot) error {
 			s.Services[kind] = machine.Service{State: machine.Unavailable}
 			continue
 		}
-		service, err := serviceOf(caches, s, kind, object)
+		service, err := serviceOf(caches, config, s, kind, object)
 		if err != nil {
 			return err
 		}
@@ -265,23 +266,19 @@ func gatherServices(caches *informers.Caches, s *machine.Snapshot) error {
 	return nil
 }
 
-func serviceOf(caches *informers.Caches, s *machine.Snapshot, kind resources.ServiceKind, object *corev1.Service) (machine.Service, error) {
+func serviceOf(caches *informers.Caches, config parsedConfig, s *machine.Snapshot, kind resources.ServiceKind, object *corev1.Service) (machine.Service, error) {
 	service := machine.Service{Revision: object.Spec.Selector[v2beta1.LabelPodTemplateHash], State: machine.Outdated,
 		Ours: object.Annotations[resources.AnnotationAppliedHash] != ""}
 	for _, set := range s.Sets {
 		if set.Revision != service.Revision || set.Revision == "" || set.Orphaned {
 			continue
 		}
-		desired, err := resources.Service(s.EMQX, kind, service.Revision, set.Ports)
+		var err error
+		service.State, err = config.compare(object, set.Name+" "+set.ResourceVersion, func() (*applycore.ServiceApplyConfiguration, error) {
+			return resources.Service(s.EMQX, kind, service.Revision, set.Ports)
+		})
 		if err != nil {
 			return service, err
-		}
-		if service.State, err = stateOf(object, desired); err != nil {
-			return service, err
-		}
-		// An extra key in the selector would be more than is wanted, and lead to fewer pods.
-		if len(object.Spec.Selector) != len(desired.Spec.Selector) {
-			service.State = machine.Outdated
 		}
 	}
 	var err error
@@ -321,13 +318,15 @@ func endpointsIn(slice *discoveryv1.EndpointSlice) []machine.Endpoint {
 }
 
 // gatherOthers tells how the objects stand that belong to no revision, or are only there or not.
-func gatherOthers(caches *informers.Caches, s *machine.Snapshot) {
+func gatherOthers(caches *informers.Caches, config parsedConfig, s *machine.Snapshot) {
 	emqx := s.EMQX
 	s.Headless = machine.Missing
 	if object, ok := caches.Services.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: emqx.HeadlessServiceName()}); ok {
 		s.Headless = machine.Unavailable
 		if metav1.IsControlledBy(object, emqx) || !foreign(s, "Service", object, true) {
-			s.Headless, _ = stateOf(object, resources.HeadlessService(emqx)) // What cannot be compared is outdated.
+			s.Headless, _ = config.compare(object, "", func() (*applycore.ServiceApplyConfiguration, error) { // What cannot be compared is outdated.
+				return resources.HeadlessService(emqx), nil
+			})
 		}
 	}
 	s.CookieSecret = presence(s, "Secret", &caches.Secrets, emqx.NodeCookieSecretName())
@@ -381,14 +380,6 @@ func foreign(s *machine.Snapshot, kind string, object metav1.Object, needed bool
 	}
 	s.Taken = append(s.Taken, taken)
 	return true
-}
-
-func stateOf(live, desired any) (machine.ObjectState, error) {
-	current, err := resources.Covers(live, desired)
-	if err != nil || !current {
-		return machine.Outdated, err
-	}
-	return machine.Current, nil
 }
 
 // presence is for objects of which only the metadata is kept: they are there, or not. A Secret that a person made again
