@@ -28,6 +28,7 @@ type fakeNode struct {
 	refuses    error         // What it says to an order.
 	panics     bool
 	late       time.Duration // How long its questions take.
+	mute       bool          // It says nothing about its evacuation.
 	lateAnswer bool          // It starts an evacuation, and says so for ever later.
 }
 
@@ -119,6 +120,12 @@ func (f *fakeAPI) Evacuation(ctx context.Context, node emqx.Node, c emqx.Credent
 	n, err := f.node(ctx, node, c)
 	if err != nil {
 		return nil, err
+	}
+	if f.get(n.name).mute {
+		patient, cancel := context.WithTimeout(ctx, 4*time.Second)
+		defer cancel()
+		<-patient.Done()
+		return nil, fmt.Errorf("%w: %w", emqx.ErrSilent, patient.Err())
 	}
 	return f.get(n.name).evacuation, nil
 }
@@ -389,6 +396,26 @@ func TestMemberThatRunsIsNotMadeToLeave(t *testing.T) {
 		f.mu.Unlock()
 		pass(20 * time.Second)
 		require.Equal(t, []string{"new"}, f.gone())
+	})
+}
+
+// TestNodeThatMovesSessionsMayBeMute: it answers all else, and counts as known.
+func TestNodeThatMovesSessionsMayBeMute(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Observe, Serve))
+		f.change("a", func(n *fakeNode) { n.evacuation = &emqx.EvacuationStatus{State: emqx.StateEvictingSessions} })
+		pass(3 * time.Second)
+		f.change("a", func(n *fakeNode) { n.mute = true })
+		for range 30 {
+			pass(time.Second)
+			a := d.Observation().Nodes["a"]
+			require.True(t, a.Known(), a.Failure)
+			require.Less(t, time.Since(a.Seen), 3*time.Second)
+			require.Equal(t, emqx.StateEvictingSessions, a.Evacuation.State)
+		}
+		f.change("b", func(n *fakeNode) { n.mute = true })
+		pass(10 * time.Second)
+		require.False(t, d.Observation().Nodes["b"].Known(), "nobody knows whether it is evacuated")
 	})
 }
 

@@ -86,7 +86,7 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Creden
 		return err
 	})
 	question(func() (err error) {
-		next.Evacuation, err = d.config.API.Evacuation(groupCtx, goal.Node, credentials)
+		next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
 		return err
 	})
 	next.Listeners = map[string]bool{}
@@ -110,6 +110,24 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Creden
 	}
 	next.Seen = time.Now()
 	return next, nil
+}
+
+// statusPatience is how long a node that moves sessions is waited for to tell of it: it takes 20 ms, or up to a minute.
+const statusPatience = 1500 * time.Millisecond
+
+// evacuation asks a node about its evacuation. While another member is frozen, a node that moves sessions answers everything
+// but this, for up to a minute each (recorded): then it is as it last told. It never goes back to evict connections by itself.
+func (d *Driver) evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials, last NodeObservation) (*emqx.EvacuationStatus, error) {
+	if last.Evacuation == nil || last.EvictsConnections() {
+		return d.config.API.Evacuation(ctx, node, credentials)
+	}
+	patient, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	status, err := d.config.API.Evacuation(patient, node, credentials)
+	if err != nil && errors.Is(err, emqx.ErrSilent) && ctx.Err() == nil {
+		return last.Evacuation, nil
+	}
+	return status, err
 }
 
 // sampled adds a sample and drops those that are older than the window.

@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -61,7 +60,10 @@ func (a brokerAPI) reach(ctx context.Context, operation string, node emqx.Node, 
 		}
 		return 0
 	})
-	return errors.Join(asked, err)
+	if asked != nil {
+		return fmt.Errorf("%w: simulated: %w", emqx.ErrSilent, asked)
+	}
+	return err
 }
 
 // unstoppable notes that an evacuation goes on for a while, whoever wants it stopped.
