@@ -165,7 +165,7 @@ func (d *Driver) stopAtOnce(loop *nodeLoop, node NodeObservation) {
 	case loop.goal.Intent != Serve:
 	case loop.ordering && !loop.started.IsZero():
 		loop.giveUp() // It is stopped when that has ended.
-	case !loop.ordering && loop.ctx.Err() == nil && (node.Known() && node.Evacuation != nil || loop.mayRun(node)):
+	case !loop.ordering && loop.ctx.Err() == nil && (node.Evacuation != nil || loop.mayRun(node)):
 		d.order(loop, loop.goal, stop)
 	}
 }

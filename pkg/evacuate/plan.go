@@ -91,6 +91,10 @@ func (p *planning) settle(node PlanNode) {
 	case observed.Empty():
 		// It needs no rate any more; what it runs is kept, so that it goes on refusing clients.
 		p.evacuate(node.Name, observed.Evacuation.ConnEvictRate, observed.Evacuation.SessEvictRate)
+	case !observed.Known() && held && (observed.EvictsConnections() || observed.AskedConnRate > 0):
+		// It may evict: it shall stop as soon as it hears of it.
+		p.orders[node.Name] = Order{Intent: Serve}
+		p.reserve(connRate, sessRate)
 	case !observed.Known():
 		// It is not known what it would be told to do.
 		p.orders[node.Name] = Order{Intent: Observe}

@@ -56,8 +56,8 @@ func (s *Snapshot) served(set Set) bool {
 	}
 	return slices.ContainsFunc(set.Pods, func(pod Pod) bool {
 		node := s.node(pod)
-		// Whoever made Services of his own leads clients to every pod that is ready.
-		unknown := pod.OnServing && (notAsked(node) || !node.Known() && !resources.ServiceEnabled(s.EMQX, resources.Listeners))
+		// Whoever made Services of his own may lead clients to every pod that is ready, at any moment.
+		unknown := pod.OnServing && (notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))
 		return node.Info.LiveConnections.Value > 0 || node.Info.Connections.Value > 0 || unknown
 	})
 }

@@ -241,9 +241,13 @@ func (s *Snapshot) setOfPod(uid types.UID) *Set {
 
 // pods are the pods of all sets.
 func (s *Snapshot) pods() []Pod {
-	var pods []Pod
-	for _, set := range s.Sets {
-		pods = append(pods, set.Pods...)
+	count := 0
+	for i := range s.Sets {
+		count += len(s.Sets[i].Pods)
+	}
+	pods := make([]Pod, 0, count)
+	for i := range s.Sets {
+		pods = append(pods, s.Sets[i].Pods...)
 	}
 	return pods
 }
