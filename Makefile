@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 VERSION ?= 0.1.0
 LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
-SIM_RUNS ?= 500
+SIM_RUNS ?= 10000
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
 
 .PHONY: help
@@ -46,7 +46,7 @@ test-unit: ## Unit, table, property and contract tests of the operator, with the
 
 .PHONY: test-sim
 test-sim: ## Simulate SIM_RUNS upgrades with random events and faults.
-	GOGC=400 go test -count=1 -timeout 30m ./pkg/upgrade/simulation -run TestSimulation -sim.runs $(SIM_RUNS)
+	GOGC=1000 go test -count=1 -timeout 30m ./pkg/upgrade/simulation -run TestSimulation -sim.runs $(SIM_RUNS)
 
 .PHONY: mutate
 mutate: ## Break the operator by hand, a line at a time, and see which tests notice (about a quarter of an hour).

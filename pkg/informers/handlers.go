@@ -21,7 +21,7 @@ type Wake func(key cache.ObjectName, kind string)
 //
 //	kind           created   updated when                                         deleted   wakes
 //	EMQX           yes       spec, metadata, phase or deletion changed            yes       itself
-//	StatefulSet    yes       spec, metadata, number of pods or deletion changed   yes       its controller, or who claims its name
+//	StatefulSet    yes       spec or its observation, metadata, pods or deletion  yes       its controller, or who claims its name
 //	Pod            yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
 //	Service        yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	EndpointSlice  yes       UID, endpoints or owner changed                      yes       its Service's controller

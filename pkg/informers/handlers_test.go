@@ -151,6 +151,7 @@ func TestHandlers(t *testing.T) {
 		{sets, nil, changes{
 			"generation":     as(func(s *appsv1.StatefulSet) { s.Generation++ }),
 			"number of pods": as(func(s *appsv1.StatefulSet) { s.Status.Replicas++ }),
+			"observation":    as(func(s *appsv1.StatefulSet) { s.Status.ObservedGeneration++ }),
 			"labels":         label,
 		}, changes{
 			"the rest of the status": as(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas++ }),

@@ -20,7 +20,7 @@ func specOrPhaseChanged(before, after *v2beta1.EMQX) bool {
 
 func setChanged(before, after *appsv1.StatefulSet) bool {
 	return before.UID != after.UID || before.Generation != after.Generation ||
-		before.Status.Replicas != after.Status.Replicas || deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after) ||
+		before.Status.Replicas != after.Status.Replicas || before.Status.ObservedGeneration != after.Status.ObservedGeneration || deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after) ||
 		ownersChanged(before, after)
 }
 

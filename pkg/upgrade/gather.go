@@ -83,6 +83,7 @@ func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.C
 		for _, pod := range pods {
 			set.Pods = append(set.Pods, podOf(set, pod))
 		}
+		set.PodsUnseen = object.Status.ObservedGeneration < object.Generation || int(object.Status.Replicas) > len(set.Pods)
 		sets = append(sets, set)
 	}
 	orphans, err := caches.Pods.Claimed(emqx.Namespace, emqx.Name)

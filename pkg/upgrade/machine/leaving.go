@@ -213,7 +213,7 @@ func removeSet(s Snapshot, set Set, replicas int32) Group {
 		return nil
 	case set.Replicas != replicas:
 		return Group{ScaleSet{SetRef: set.ref(), Replicas: replicas, NodeCount: set.NodeCount}}
-	case replicas == 0 && len(s.remaining(set)) == 0 && forgotten(s, set):
+	case replicas == 0 && len(s.remaining(set)) == 0 && !set.PodsUnseen && forgotten(s, set):
 		return Group{DeleteSet{set.ref()}}
 	}
 	return nil
@@ -238,12 +238,16 @@ func absent(s Snapshot) []string {
 	}
 	var names []string
 	for _, set := range s.Sets {
-		for ordinal := set.Replicas; ordinal < set.NodeCount; ordinal++ {
+		for ordinal := set.Replicas; ordinal < set.NodeCount && !set.PodsUnseen; ordinal++ {
 			if node := set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal)); !exists[node] {
 				names = append(names, node)
 			}
 		}
-		for ordinal := range set.Replicas { // Its pods may come back at any moment.
+		kept := set.Replicas // Its pods may come back at any moment.
+		if set.PodsUnseen {
+			kept = max(set.Replicas, set.NodeCount) // Or are there.
+		}
+		for ordinal := range kept {
 			exists[set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal))] = true
 		}
 	}

@@ -125,6 +125,9 @@ type Set struct {
 	Revision        string
 	// Replicas is the number of pods asked for.
 	Replicas int32
+	// PodsUnseen tells that Kubernetes has pods of it, or may be about to make some, that are not among Pods: the StatefulSet
+	// controller counts more, or has not seen the last change of the set yet.
+	PodsUnseen bool
 	// NodeCount is the largest number of nodes that it ever had.
 	NodeCount int32
 	// Asked is the number of pods that this operator asked for last; zero when it is not known.

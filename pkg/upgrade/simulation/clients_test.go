@@ -164,6 +164,9 @@ func (c client[T, L, A]) apply(ctx context.Context, verb string, applied A) (res
 			if fresh, err = merged(existing, patch, c.fresh()); err != nil {
 				return err
 			}
+			if set, ok := object(fresh).(*appsv1.StatefulSet); ok && *set.Spec.Replicas != *object(existing).(*appsv1.StatefulSet).Spec.Replicas {
+				set.Generation++
+			}
 		}
 		c.by.w.checkWrite(existing, fresh)
 		c.server().put(c.resource, fresh)

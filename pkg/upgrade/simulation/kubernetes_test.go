@@ -96,6 +96,7 @@ func (w *world) collectGarbage() {
 func (w *world) tickSets() {
 	existing := all[*corev1.Pod](w.kube, pods)
 	for _, set := range all[*appsv1.StatefulSet](w.kube, statefulSets) {
+		defer w.observeSet(set)
 		have := map[int]bool{}
 		for _, pod := range existing {
 			if !metav1.IsControlledBy(pod, set) {
@@ -113,6 +114,21 @@ func (w *world) tickSets() {
 				w.createPod(set, ordinal)
 			}
 		}
+	}
+}
+
+// observeSet writes the status of a set: the pods that there are, and that its specification has been seen.
+func (w *world) observeSet(set *appsv1.StatefulSet) {
+	count := int32(0)
+	for _, pod := range all[*corev1.Pod](w.kube, pods) {
+		if metav1.IsControlledBy(pod, set) {
+			count++
+		}
+	}
+	if set.Status.Replicas != count || set.Status.ObservedGeneration != set.Generation {
+		set = set.DeepCopy()
+		set.Status.Replicas, set.Status.ObservedGeneration = count, set.Generation
+		w.kube.put(statefulSets, set)
 	}
 }
 
