@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -203,11 +205,11 @@ func detailsOf(o object) string {
 			return string(condition.Type) + "=" + string(condition.Status)
 		}
 	case *appsv1.StatefulSet:
-		var told []byte
+		told := slices.Sorted(maps.Keys(o.Annotations))
 		if o.Spec.Replicas != nil {
-			told = append(told, "replicas "+string(rune('0'+*o.Spec.Replicas))...)
+			told = append([]string{fmt.Sprintf("replicas %d", *o.Spec.Replicas)}, told...)
 		}
-		return string(told) + " " + joined(slices.Sorted(maps.Keys(o.Annotations)))
+		return strings.Join(told, " ")
 	}
 	return ""
 }

@@ -3,7 +3,6 @@ package simulation
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -83,7 +82,7 @@ func (d *desk) answer() {
 	var waiting []*call
 	for round := 0; ; round++ {
 		if round > mostRounds {
-			panic(fmt.Sprintf("the operator asks for ever: %s", waiting[0].id))
+			panic("the operator asks for ever: " + waiting[0].id)
 		}
 		synctest.Wait()
 		waiting = append(d.take(), waiting...)

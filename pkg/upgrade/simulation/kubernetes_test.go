@@ -96,7 +96,6 @@ func (w *world) collectGarbage() {
 func (w *world) tickSets() {
 	existing := all[*corev1.Pod](w.kube, pods)
 	for _, set := range all[*appsv1.StatefulSet](w.kube, statefulSets) {
-		defer w.observeSet(set)
 		have := map[int]bool{}
 		for _, pod := range existing {
 			if !metav1.IsControlledBy(pod, set) {
@@ -114,6 +113,7 @@ func (w *world) tickSets() {
 				w.createPod(set, ordinal)
 			}
 		}
+		w.observeSet(set)
 	}
 }
 

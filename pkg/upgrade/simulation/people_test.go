@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,7 +172,7 @@ func edits() []happening {
 			spec.UpdateStrategy.InitialDelaySeconds = int32(w.rng.IntN(10))
 		}),
 		edit(1, "another environment", func(w *world, spec *v2beta1.EMQXSpec) {
-			core(spec).Env = []corev1.EnvVar{{Name: "ANY", Value: fmt.Sprint(w.rng.IntN(3))}}
+			core(spec).Env = []corev1.EnvVar{{Name: "ANY", Value: strconv.Itoa(w.rng.IntN(3))}}
 		}),
 		edit(1, "other resources", func(_ *world, spec *v2beta1.EMQXSpec) {
 			core(spec).Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
@@ -187,7 +188,7 @@ func edits() []happening {
 		}),
 		edit(1, "fewer nodes with other pods", func(w *world, spec *v2beta1.EMQXSpec) {
 			core(spec).Replicas = ptr.To(max(1, *core(spec).Replicas-1))
-			core(spec).Env = []corev1.EnvVar{{Name: "FEWER", Value: fmt.Sprint(w.rng.IntN(100))}}
+			core(spec).Env = []corev1.EnvVar{{Name: "FEWER", Value: strconv.Itoa(w.rng.IntN(100))}}
 		}),
 		edit(1, "listeners Service on or off", func(_ *world, spec *v2beta1.EMQXSpec) { toggle(&spec.ListenersServiceTemplate) }),
 		edit(1, "dashboard Service on or off", func(_ *world, spec *v2beta1.EMQXSpec) { toggle(&spec.DashboardServiceTemplate) }),

@@ -321,8 +321,6 @@ func (w *world) living() []*operator {
 	return slices.DeleteFunc(slices.Clone(w.operators), func(o *operator) bool { return o.dead })
 }
 
-func joined(names []string) string { return strings.Join(names, " ") }
-
 // ordered returns the values of a map by its keys.
 func ordered[K cmp.Ordered, V any](m map[K]V) []V {
 	values := make([]V, 0, len(m))
