@@ -68,10 +68,12 @@ func listeners(set Set) []string {
 	return ids
 }
 
-// settled reports whether nothing is under way: every pod is ready, and every node answers and sees the others.
+// settled reports whether nothing is under way: every pod is ready, and every node answers and sees the others. That a node
+// has not been asked yet is no reason to ask all of them every second: it is asked at once anyway, and after a start of the
+// operator that goes for every node of every cluster.
 func settled(s Snapshot) bool {
 	for _, pod := range s.pods() {
-		if !pod.Ready || pod.Deleting || !s.node(pod).Running() {
+		if node := s.node(pod); !pod.Ready || pod.Deleting || !node.Running() && !notAsked(node) {
 			return false
 		}
 	}

@@ -79,3 +79,12 @@ func TestEvacuationGoal(t *testing.T) {
 		require.NotZero(t, decision.After, "time alone can change this")
 	})
 }
+
+// TestUnaskedNodesKeepNobodyBusy: after a start of the operator, no node of any cluster has been asked.
+func TestUnaskedNodesKeepNobodyBusy(t *testing.T) {
+	rest := func(change func(*evacuate.NodeObservation)) Snapshot {
+		return upgrading(v2beta1.PhaseDone, without("blue"), withNode("e-core-green-0", change), withNode("e-core-green-1", change))
+	}
+	require.False(t, Decide(rest(unasked)).Goal.Busy)
+	require.True(t, Decide(rest(booting)).Goal.Busy, "one that does not answer is asked every second")
+}

@@ -25,7 +25,6 @@ type truth struct {
 	excused      int       // Clients that nodes evicted which nobody could stop.
 	uncounted    int       // Clients that were away when they were counted.
 	limit        int       // The largest limit of late.
-	mostAway     float64   // The most clients that were away at once, of those that may be.
 	refusedUntil time.Time // Until when the API server refused a kind of write: it is tried again within a minute.
 	deadline     bool      // A user asked to give up evacuations after a time.
 }
@@ -96,6 +95,12 @@ func (w *world) checkStatus(emqx *v2beta1.EMQX) {
 	conditions := emqx.Status.Conditions
 	if meta.IsStatusConditionTrue(conditions, v2beta1.ConditionReady) && !meta.IsStatusConditionTrue(conditions, v2beta1.ConditionAvailable) {
 		w.violate("Ready without Available: %+v", conditions)
+	}
+	if upgrade := emqx.Status.Upgrade; upgrade != nil && upgrade.HeldReason != "" {
+		w.happen("held: " + upgrade.HeldReason)
+	}
+	if stalled := meta.FindStatusCondition(conditions, v2beta1.ConditionStalled); stalled != nil && stalled.Status == metav1.ConditionTrue {
+		w.happen("stalled: " + stalled.Reason)
 	}
 }
 
@@ -243,7 +248,9 @@ func (w *world) checkAway() {
 		return
 	}
 	allowed := w.truth.limit + w.truth.excused + w.truth.uncounted
-	w.truth.mostAway = max(w.truth.mostAway, float64(away)/float64(allowed))
+	if 2*away > allowed {
+		w.happen("more than half of those away that may be")
+	}
 	if away > allowed {
 		w.violate("%d clients of %d are away, of %d allowed", away, total, allowed)
 	}
