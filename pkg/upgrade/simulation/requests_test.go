@@ -39,6 +39,13 @@ func TestRequests(t *testing.T) {
 		require.Equal(t, 1+3, w.requests["apply statefulsets"], "marked once, scaled down one by one")
 		require.Equal(t, 3, w.requests["apply status of pods"], "one gate a node")
 		require.Equal(t, 3, w.requests["evacuation start"], "no evacuation was started twice")
+		writes := 0
+		for what, count := range w.requests {
+			if what != "emqx" && what != "evacuation start" {
+				writes += count
+			}
+		}
+		require.LessOrEqual(t, writes, 25, "all that is written to Kubernetes")
 
 		clear(w.requests)
 		for end := w.now().Add(10 * time.Minute); w.now().Before(end); {
