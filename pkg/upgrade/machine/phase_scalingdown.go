@@ -24,6 +24,9 @@ func scalingDown(s Snapshot) Decision {
 	decision := stay(s, evacuation(s, plan(s, pace.Tick, !held.None())))
 	if len(s.leaving()) > 0 {
 		hold(s, &decision.Upgrade, held)
+		if !held.None() {
+			decision.After = soonest(decision.After, nextLook(s)) // Time alone can end it.
+		}
 	}
 	removing := false
 	for _, set := range s.leavingSets() {

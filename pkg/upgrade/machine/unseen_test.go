@@ -34,3 +34,24 @@ func TestUnseenPods(t *testing.T) {
 		}
 	}
 }
+
+// TestUnseenPodsAreNotForgotten: how many nodes a set ever had is noted until EMQX has forgotten all of them.
+func TestUnseenPodsAreNotForgotten(t *testing.T) {
+	for _, unseen := range []bool{false, true} {
+		s := upgrading(v2beta1.PhaseDone, without("blue"), withSet("green", func(set *Set) { set.NodeCount, set.PodsUnseen = 3, unseen }))
+		s.Observation.Left = map[string]bool{"emqx@e-core-green-2.pods": true}
+		var noted []int32
+		for _, group := range Decide(s).Groups {
+			for _, action := range group {
+				if scale, is := action.(ScaleSet); is {
+					noted = append(noted, scale.NodeCount)
+				}
+			}
+		}
+		if unseen {
+			require.Empty(t, noted)
+		} else {
+			require.Equal(t, []int32{2}, noted)
+		}
+	}
+}

@@ -48,7 +48,7 @@ func keepSets(s Snapshot) []Group {
 		case target.Replicas < 1:
 		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set), grows(s, set):
 			groups = append(groups, Group{scale(s, set)})
-		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && allLeft(s, set):
+		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && !set.PodsUnseen && allLeft(s, set):
 			// EMQX has forgotten the nodes that there were once more.
 			groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Replicas, NodeCount: set.Replicas}})
 		}

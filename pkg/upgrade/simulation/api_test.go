@@ -114,7 +114,7 @@ func (a brokerAPI) Members(ctx context.Context, node emqx.Node, credentials emqx
 	err = a.reach(ctx, "members", node, &credentials, true, func(b *broker) error {
 		names = []string{b.name}
 		for _, other := range ordered(w.brokers) {
-			if b.joined && other != b && other.joined && !other.dead && w.members[other.name] && w.sees(b, other) {
+			if b.joined && other != b && other.joined && !other.dead && w.sees(b, other) {
 				names = append(names, other.name)
 			}
 		}

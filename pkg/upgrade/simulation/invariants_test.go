@@ -8,7 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -172,9 +171,9 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 	if resource == nil || !w.sighted() {
 		return
 	}
-	for _, slice := range all[*discoveryv1.EndpointSlice](w.kube, endpointSlices) {
-		for _, endpoint := range slice.Endpoints {
-			if slice.Labels[discoveryv1.LabelServiceName] == w.names.ListenersServiceName() && w.brokers[endpoint.TargetRef.Name] == b {
+	if _, exists := get[*corev1.Service](w.kube, services, w.names.ListenersServiceName()); exists {
+		for _, pod := range w.endpointsOf(w.names.ListenersServiceName()) {
+			if w.brokers[pod] == b {
 				w.violate("%s is evacuated while the listeners Service leads to it", b.name)
 			}
 		}
