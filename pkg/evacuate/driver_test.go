@@ -28,6 +28,7 @@ type fakeNode struct {
 	refuses    error         // What it says to an order.
 	panics     bool
 	late       time.Duration // How long its questions take.
+	lateCount  time.Duration // How long it takes to count its clients.
 	mute       bool          // It says nothing about its evacuation.
 	lateAnswer bool          // It starts an evacuation, and says so for ever later.
 }
@@ -91,6 +92,9 @@ func (f *fakeAPI) Info(ctx context.Context, node emqx.Node, c emqx.Credentials) 
 	n, err := f.node(ctx, node, c)
 	if err == nil && f.get(n.name).panics {
 		panic("a bug")
+	}
+	if err == nil {
+		time.Sleep(f.get(n.name).lateCount)
 	}
 	return emqx.NodeInfo{Node: node.Name, Status: "running", Connections: emqx.Count{Value: 5, Known: true}, LiveConnections: emqx.Count{Value: 5, Known: true}}, err
 }
@@ -416,6 +420,20 @@ func TestNodeThatMovesSessionsMayBeMute(t *testing.T) {
 		f.change("b", func(n *fakeNode) { n.mute = true })
 		pass(10 * time.Second)
 		require.False(t, d.Observation().Nodes["b"].Known(), "nobody knows whether it is evacuated")
+	})
+}
+
+// TestLateCountIsNoSample: clients that were counted a second after the beat are not added up with those of the beat.
+func TestLateCountIsNoSample(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		d.Pursue(goal(true, Serve, Serve))
+		pass(3 * time.Second)
+		before := len(d.Observation().Nodes["a"].Samples)
+		require.NotZero(t, before)
+		f.change("a", func(n *fakeNode) { n.lateCount = time.Second })
+		pass(4 * time.Second)
+		require.Len(t, d.Observation().Nodes["a"].Samples, before)
+		require.True(t, d.Observation().Nodes["a"].Known())
 	})
 }
 

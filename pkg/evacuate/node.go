@@ -21,7 +21,7 @@ func (d *Driver) observe(ctx context.Context, goal NodeGoal, beat time.Time, las
 	if err != nil {
 		return failed(last, err)
 	}
-	next, err := d.ask(ctx, goal, credentials, last)
+	next, counted, err := d.ask(ctx, goal, credentials, last)
 	if err != nil {
 		d.distrust(credentials, err)
 		return failed(last, err)
@@ -32,7 +32,8 @@ func (d *Driver) observe(ctx context.Context, goal NodeGoal, beat time.Time, las
 		next.MembersSince = last.MembersSince
 	}
 	next.Samples = last.Samples
-	if !beat.IsZero() {
+	// What was counted much later than at the beat would be added up with what other nodes counted then.
+	if !beat.IsZero() && counted.Sub(beat) < d.config.BusyInterval*3/4 {
 		next.Samples = sampled(last.Samples, Sample{At: beat, Live: next.Info.LiveConnections.Value})
 	}
 	return next
@@ -64,16 +65,18 @@ func stable(err error) string {
 }
 
 // ask puts all questions at once: an answer is whole or there is none. A listener that was seen to run is not asked
-// about again while the node answers.
-func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, last NodeObservation) (NodeObservation, error) {
+// about again while the node answers. It returns, too, when the clients had been counted.
+func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
 	var (
 		next      NodeObservation
+		counted   time.Time
 		listeners sync.Mutex
 	)
 	group, groupCtx := errgroup.WithContext(ctx)
 	question := func(ask func() error) { group.Go(func() error { return d.guarded(ask) }) }
 	question(func() (err error) {
 		next.Info, err = d.config.API.Info(groupCtx, goal.Node, credentials)
+		counted = time.Now()
 		return err
 	})
 	question(func() (err error) {
@@ -106,10 +109,10 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Creden
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return NodeObservation{}, err
+		return NodeObservation{}, counted, err
 	}
 	next.Seen = time.Now()
-	return next, nil
+	return next, counted, nil
 }
 
 // statusPatience is how long a node that moves sessions is waited for to tell of it: it takes 20 ms, or up to a minute.

@@ -86,18 +86,36 @@ func LiveTogether(nodes []NodeObservation) (live int64, beat time.Time) {
 	return latest, time.Time{}
 }
 
-// togetherAt is the last beat that all nodes which answer have answered at; zero when there is none.
+// mayEvict reports whether connections may be evicted on a node, whatever it says or does not.
+func mayEvict(node NodeObservation) bool {
+	return node.EvictsConnections() || node.Evacuation == nil && node.AskedConnRate > 0
+}
+
+// togetherAt is the last beat that all nodes which answer have answered at, and all that may evict: what a node evicts that
+// does not answer is not seen. Where there is none, it is the last beat of the one that is furthest behind; zero without any.
 func togetherAt(nodes []NodeObservation) time.Time {
-	var beat time.Time
+	var behind time.Time
+	var counted []NodeObservation
 	for _, node := range nodes {
-		if !node.Known() || len(node.Samples) == 0 {
+		if !node.Known() && !mayEvict(node) || len(node.Samples) == 0 {
 			continue
 		}
-		if last := node.Samples[len(node.Samples)-1].At; beat.IsZero() || last.Before(beat) {
-			beat = last
+		counted = append(counted, node)
+		if last := node.Samples[len(node.Samples)-1].At; behind.IsZero() || last.Before(behind) {
+			behind = last
 		}
 	}
-	return beat
+	for at := behind; !at.Before(behind.Add(-SampleWindow)); at = at.Add(-time.Second) {
+		if !slices.ContainsFunc(counted, func(node NodeObservation) bool { return !node.sampledAt(at) }) {
+			return at
+		}
+	}
+	return behind
+}
+
+// sampledAt reports whether there is a sample of exactly that beat.
+func (n NodeObservation) sampledAt(at time.Time) bool {
+	return slices.ContainsFunc(n.Samples, func(s Sample) bool { return s.At.Equal(at) })
 }
 
 // promptLooks is for how many seconds clients must be seen to be back at once.

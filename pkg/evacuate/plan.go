@@ -91,7 +91,7 @@ func (p *planning) settle(node PlanNode) {
 	case observed.Empty():
 		// It needs no rate any more; what it runs is kept, so that it goes on refusing clients.
 		p.evacuate(node.Name, observed.Evacuation.ConnEvictRate, observed.Evacuation.SessEvictRate)
-	case !observed.Known() && held && (observed.EvictsConnections() || observed.Evacuation == nil && observed.AskedConnRate > 0):
+	case !observed.Known() && held && mayEvict(observed):
 		// It may evict: it shall stop as soon as it hears of it.
 		p.orders[node.Name] = Order{Intent: Serve}
 		p.reserve(connRate, sessRate)

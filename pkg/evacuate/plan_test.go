@@ -331,6 +331,9 @@ func TestLiveTogether(t *testing.T) {
 	together(100, now, "now it has", old, fresh)
 	gone := observed(7, 7, silent, func(n *NodeObservation) { n.Samples = []Sample{beat(-9, 7)} })
 	together(107, now, "a silent node does not keep the others' beat back", old, fresh, gone)
+	holed := observed(60, 60, func(n *NodeObservation) { n.Samples = []Sample{beat(-2, 90), beat(-1, 80), beat(1, 60)} })
+	fresh.Samples = append([]Sample{beat(-2, 0)}, fresh.Samples...)
+	together(80, now.Add(-time.Second), "at the last beat one was not counted", holed, fresh)
 	together(12, time.Time{}, "without samples what is known last counts", observed(5, 5), observed(7, 7))
 }
 
