@@ -95,27 +95,32 @@ func mayEvict(node NodeObservation) bool {
 // does not answer is not seen. Where there is none, it is the last beat of the one that is furthest behind; zero without any.
 func togetherAt(nodes []NodeObservation) time.Time {
 	var behind time.Time
-	var counted []NodeObservation
+	var counted [][]Sample
 	for _, node := range nodes {
 		if !node.Known() && !mayEvict(node) || len(node.Samples) == 0 {
 			continue
 		}
-		counted = append(counted, node)
+		counted = append(counted, node.Samples)
 		if last := node.Samples[len(node.Samples)-1].At; behind.IsZero() || last.Before(behind) {
 			behind = last
 		}
 	}
 	for at := behind; !at.Before(behind.Add(-SampleWindow)); at = at.Add(-time.Second) {
-		if !slices.ContainsFunc(counted, func(node NodeObservation) bool { return !node.sampledAt(at) }) {
+		if !slices.ContainsFunc(counted, func(samples []Sample) bool { return !sampledAt(samples, at) }) {
 			return at
 		}
 	}
 	return behind
 }
 
-// sampledAt reports whether there is a sample of exactly that beat.
-func (n NodeObservation) sampledAt(at time.Time) bool {
-	return slices.ContainsFunc(n.Samples, func(s Sample) bool { return s.At.Equal(at) })
+// sampledAt reports whether there is a sample of exactly that beat. The last ones are the most likely.
+func sampledAt(samples []Sample, at time.Time) bool {
+	for _, sample := range slices.Backward(samples) {
+		if !sample.At.After(at) {
+			return sample.At.Equal(at)
+		}
+	}
+	return false
 }
 
 // promptLooks is for how many seconds clients must be seen to be back at once.
