@@ -72,6 +72,9 @@ func (h handler) Cast(node, topic string, body []byte) {
 func (c *Cluster) learn(node string, f facts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if members := c.members.present(); len(members) == 1 && members[0] == c.cfg.Self {
+		return // What was on its way when this node left: who joins has adopted the members before it hears of them.
+	}
 	changed := c.members.merge(f.Members)
 	if !c.members[c.cfg.Self].Present {
 		c.cfg.Log.Warn("forced to leave the cluster", "by", node)
