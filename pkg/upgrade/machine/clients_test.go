@@ -51,3 +51,10 @@ func TestClientsOfStoppedNodesAreAway(t *testing.T) {
 	live, _ = liveClients(s)
 	require.EqualValues(t, 200, live)
 }
+
+// TestHoldWhileScalingDownIsLookedAtAgain: a hold for a look that came late ends with the next one, which differs in nothing
+// and wakes nobody.
+func TestHoldWhileScalingDownIsLookedAtAgain(t *testing.T) {
+	s := upgrading(v2beta1.PhaseScalingDown, withNode("e-core-blue-0", clients(0, 0)), withNode("e-core-green-1", silentNode))
+	require.NotZero(t, Decide(s).After)
+}
