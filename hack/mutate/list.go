@@ -31,7 +31,7 @@ func mutations() []mutation {
 		{machine + "upkeep.go", "case pod.OnServing && apart(s, pod):", "case pod.OnServing && !in:", "silence closes a gate"},
 		{machine + "upkeep.go", "case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set), grows(s, set):", "case grows(s, set):", "a set that was scaled by hand stays so"},
 		{machine + "upkeep.go", "scaledDown(s, set), grows(s, set):", "scaledDown(s, set):", "nodes that are asked for in mid-upgrade are not added"},
-		{machine + "upkeep.go", "lone && left <= 0", "false", "the last node of a cluster stays shut out"},
+		{machine + "upkeep.go", "lone && left <= 0", "lone && left < 0 && false", "the last node of a cluster stays shut out"},
 		{machine + "leaving.go", "len(s.remaining(set)) == 0 && !set.PodsUnseen &&", "len(s.remaining(set)) == 0 &&", "a set is deleted whose pods were not seen"},
 		{machine + "leaving.go", "(notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))", "false", "a set is removed before its nodes were asked"},
 		{machine + "clients.go", "case s.stopped(pod), !node.Known() && s.unlisted(pod):", "case s.stopped(pod):", "clients of a stopped node count twice"},

@@ -2,6 +2,7 @@
 //
 //	go run ./hack/mutate            all of the list
 //	go run ./hack/mutate -only 3    the third of it
+//	go run ./hack/mutate -from 3    the third and all after it
 //
 // Each mutation is applied to a copy of the checkout. The fast tests run first, then the simulation. It fails when fewer
 // than 95 % are caught, or when a line of the list is no longer in the code.
@@ -32,17 +33,18 @@ const leastCaught = 95
 
 func main() {
 	only := flag.Int("only", 0, "the number of the mutation to try; 0 tries all")
+	from := flag.Int("from", 1, "the number of the first mutation to try")
 	seeds := flag.Int("sim.runs", 150, "how many upgrades to simulate for each")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *only, *seeds); err != nil {
+	if err := run(ctx, *only, *from, *seeds); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
 		os.Exit(1) //nolint:gocritic // What is deferred only ends the watch for signals.
 	}
 }
 
-func run(ctx context.Context, only, seeds int) error {
+func run(ctx context.Context, only, from, seeds int) error {
 	copied, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return fmt.Errorf("make a directory for the copy: %w", err)
@@ -60,7 +62,7 @@ func run(ctx context.Context, only, seeds int) error {
 	}
 	tried, caught := 0, 0
 	for i, m := range mutations() {
-		if only != 0 && only != i+1 {
+		if i+1 < from || only != 0 && only != i+1 {
 			continue
 		}
 		tried++
@@ -105,7 +107,7 @@ func try(ctx context.Context, dir string, m mutation, seeds int) (string, error)
 		name string
 		args []string
 	}{
-		{"tables", []string{"test", "./pkg/evacuate", "./pkg/upgrade/machine", "./pkg/resources", "./pkg/informers", "./pkg/emqx"}},
+		{"tables", []string{"test", "./pkg/evacuate", "./pkg/upgrade/machine", "./pkg/resources", "./pkg/informers", "./pkg/emqx", "./pkg/upgrade"}},
 		{"simulation", []string{"test", "-failfast", "./pkg/upgrade/simulation", simulation}},
 	} {
 		if err := goRun(ctx, dir, tests.args...); err != nil {

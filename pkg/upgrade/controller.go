@@ -206,10 +206,11 @@ func (c *Controller) look(ctx context.Context, name cache.ObjectName) (string, t
 
 // steer hands the driver what EMQX shall be like, and nothing else. The key is looked at again when its back-off is over.
 func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, time.Duration, error) {
-	emqx, exists := c.config.Caches.EMQXes.Get(name)
+	cached, exists := c.config.Caches.EMQXes.Get(name)
 	if !exists {
 		return "steered", wait, nil
 	}
+	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
 	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.known(emqx).cookie, driver.Observation(), time.Now())
 	if err == nil {
@@ -260,7 +261,7 @@ func (c *Controller) Stuck(now time.Time) error {
 // sync is one look at one resource: gather, decide, execute, status. It returns its result for metrics and when to look
 // again.
 func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, time.Duration, error) {
-	emqx, exists := c.config.Caches.EMQXes.Get(name)
+	cached, exists := c.config.Caches.EMQXes.Get(name)
 	if !exists {
 		c.forget(name)
 		if unknown, ok := c.config.Caches.Unknown(name); ok {
@@ -272,6 +273,7 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		c.metrics.stale.WithLabelValues(kind).Inc()
 		return "stale", staleDelay, nil
 	}
+	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
 	cookie := c.cookies.of(ctx, c.config.Caches, emqx, time.Now())
 	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), cookie, driver.Observation(), time.Now())

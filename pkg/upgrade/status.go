@@ -65,7 +65,7 @@ func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decisi
 	if err != nil {
 		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
 	}
-	c.writes.record(key(s.EMQX), "EMQX", applied.ResourceVersion)
+	c.writes.recordResource(key(s.EMQX), applied)
 	c.told.note(key(s.EMQX), s.Now)
 	c.metrics.statusWrites.Inc()
 	c.metrics.transition(s.EMQX, decision.Phase, s.Now)

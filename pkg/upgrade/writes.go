@@ -6,16 +6,49 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
 // writes remembers the newest version that was written for each key and kind, so that no decision is made from a cache
-// that has not seen the operator's own last write.
+// that has not seen the operator's own last write. Of the resource itself it keeps what the API server answered, which is as
+// good as what the cache will show: an evacuation is steered on while a watch lags.
 type writes struct {
-	mu  sync.Mutex
-	all map[cache.ObjectName]map[string]string
+	mu        sync.Mutex
+	all       map[cache.ObjectName]map[string]string
+	resources map[cache.ObjectName]*v2beta1.EMQX
 }
 
-func newWrites() *writes { return &writes{all: map[cache.ObjectName]map[string]string{}} }
+func newWrites() *writes {
+	return &writes{all: map[cache.ObjectName]map[string]string{}, resources: map[cache.ObjectName]*v2beta1.EMQX{}}
+}
+
+// recordResource keeps a resource as it was answered. One that cannot be decoded is not: the cache knows what it was last.
+func (w *writes) recordResource(key cache.ObjectName, written *v2beta1.EMQX) {
+	if written.Undecodable() != "" {
+		w.record(key, v2beta1.Kind, written.ResourceVersion)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resources[key] = written
+}
+
+// newest is a resource as the cache has it or, until that has caught up, as it was last written.
+func (w *writes) newest(key cache.ObjectName, cached *v2beta1.EMQX) *v2beta1.EMQX {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	written := w.resources[key]
+	if written == nil {
+		return cached
+	}
+	order, err := resourceversion.CompareResourceVersion(written.ResourceVersion, cached.ResourceVersion)
+	if err == nil && order > 0 && written.UID == cached.UID {
+		return written
+	}
+	delete(w.resources, key)
+	return cached
+}
 
 // record notes a version that was written. The newest counts: a write that changed nothing returns an old one.
 func (w *writes) record(key cache.ObjectName, kind, version string) {
@@ -48,6 +81,7 @@ func (w *writes) forget(key cache.ObjectName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.all, key)
+	delete(w.resources, key)
 }
 
 // told remembers when the status of each key was last written.

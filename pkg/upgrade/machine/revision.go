@@ -105,40 +105,57 @@ func sameIntentBut(a, b string, introduced map[int][]string) bool {
 	if a == b {
 		return true
 	}
-	x, y := map[string]any{}, map[string]any{}
-	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
-		return false
-	}
-	known := min(versionOf(x), versionOf(y))
-	for version, paths := range introduced {
-		for _, path := range paths {
-			if version > known {
-				remove(x, strings.Split(path, "."))
-				remove(y, strings.Split(path, "."))
-			}
-		}
-	}
-	delete(x, "version")
-	delete(y, "version")
-	first, err := decodeIntent(x)
+	first, err := decodeIntent(a, nil)
 	if err != nil {
 		return false
 	}
-	second, err := decodeIntent(y)
-	return err == nil && equality.Semantic.DeepEqual(first, second)
-}
-
-func versionOf(intent map[string]any) int {
-	version, _ := intent["version"].(float64)
-	return max(1, int(version))
-}
-
-func decodeIntent(fields map[string]any) (intent, error) {
-	var decoded intent
-	data, err := json.Marshal(fields)
-	if err == nil {
-		err = json.Unmarshal(data, &decoded)
+	second, err := decodeIntent(b, nil)
+	if err != nil {
+		return false
 	}
+	if unsaid := introducedAfter(min(first.version(), second.version()), introduced); len(unsaid) > 0 {
+		if first, err = decodeIntent(a, unsaid); err != nil {
+			return false
+		}
+		if second, err = decodeIntent(b, unsaid); err != nil {
+			return false
+		}
+	}
+	first.Version, second.Version = 0, 0
+	return equality.Semantic.DeepEqual(first, second)
+}
+
+func (i intent) version() int { return max(1, i.Version) }
+
+// introducedAfter are the fields that an intent of a version says nothing of.
+func introducedAfter(version int, introduced map[int][]string) []string {
+	var paths []string
+	for later, added := range introduced {
+		if later > version {
+			paths = append(paths, added...)
+		}
+	}
+	return paths
+}
+
+// decodeIntent reads an intent but for some fields.
+func decodeIntent(text string, without []string) (intent, error) {
+	data := []byte(text)
+	if len(without) > 0 {
+		fields := map[string]any{}
+		err := json.Unmarshal(data, &fields)
+		for _, path := range without {
+			remove(fields, strings.Split(path, "."))
+		}
+		if err == nil {
+			data, err = json.Marshal(fields)
+		}
+		if err != nil {
+			return intent{}, err
+		}
+	}
+	var decoded intent
+	err := json.Unmarshal(data, &decoded)
 	return decoded, err
 }
 

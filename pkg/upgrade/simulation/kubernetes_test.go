@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -302,11 +301,15 @@ func (w *world) tickEndpoints() {
 			}
 			want := w.sliceOf(service, part)
 			have, ok := get[*discoveryv1.EndpointSlice](w.kube, endpointSlices, want.Name)
-			if (!ok && len(want.Endpoints) > 0) || ok && (!equality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) || !metav1.IsControlledBy(have, service)) {
+			if (!ok && len(want.Endpoints) > 0) || ok && (!slices.EqualFunc(have.Endpoints, want.Endpoints, sameEndpoint) || !metav1.IsControlledBy(have, service)) {
 				w.kube.put(endpointSlices, want)
 			}
 		}
 	}
+}
+
+func sameEndpoint(a, b discoveryv1.Endpoint) bool {
+	return a.TargetRef.UID == b.TargetRef.UID && *a.Conditions.Ready == *b.Conditions.Ready && slices.Equal(a.Addresses, b.Addresses)
 }
 
 func (w *world) sliceOf(service *corev1.Service, part int) *discoveryv1.EndpointSlice {
