@@ -108,3 +108,19 @@ func TestPauseIsAccountedFor(t *testing.T) {
 	require.Nil(t, resumed.Upgrade.PausedTime)
 	require.EqualValues(t, 30, resumed.Upgrade.PausedSeconds)
 }
+
+// TestHeldTimeIsTakenOffOnce: a pause that begins in a hold ends it, so that its time moves the deadline on once.
+func TestHeldTimeIsTakenOffOnce(t *testing.T) {
+	s := upgrading(v2beta1.PhaseEvacuating, withNode("e-core-blue-0", clients(5, 5)), withUpgrade(func(u *v2beta1.UpgradeStatus) {
+		u.HeldTime, u.HeldReason = at(testNow.Add(-20*time.Second)), clientsAway
+	}), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true }))
+	began := s.EMQX.Status.Upgrade.EvacuationStartedTime.Time
+	paused := Decide(s)
+	require.Nil(t, paused.Upgrade.HeldTime)
+	require.Empty(t, paused.Upgrade.HeldReason)
+	require.Equal(t, began.Add(20*time.Second), paused.Upgrade.EvacuationStartedTime.Time)
+
+	s.EMQX.Status.Upgrade, s.Now = &paused.Upgrade, testNow.Add(30*time.Second)
+	s.EMQX.Spec.UpdateStrategy.Paused = false
+	require.Equal(t, began.Add(50*time.Second), Decide(s).Upgrade.EvacuationStartedTime.Time)
+}
