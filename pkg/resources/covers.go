@@ -11,6 +11,10 @@ import (
 // Covers reports whether a live object has everything that a desired one says: it may have more, which others own.
 // Lists are compared as sets. Both are given in a form that marshals to JSON. Kind and version are not compared: objects
 // from caches have lost theirs.
+//
+// ExtractServiceFrom of client-go would tell from the managed fields what is ours. It takes seven times as long and four
+// times the memory for a Service of two ports, needs a mebibyte for its schema and the managed fields of all Services in the
+// cache, and tells nothing more: what is no longer wanted shows in AnnotationAppliedHash.
 func Covers(live, desired any) (bool, error) {
 	have, err := generic(live)
 	if err != nil {
