@@ -33,7 +33,7 @@ func mutations() []mutation {
 		{machine + "upkeep.go", "scaledDown(s, set), grows(s, set):", "scaledDown(s, set):", "nodes that are asked for in mid-upgrade are not added"},
 		{machine + "upkeep.go", "lone && left <= 0", "lone && left < 0 && false", "the last node of a cluster stays shut out"},
 		{machine + "leaving.go", "len(s.remaining(set)) == 0 && !set.PodsUnseen &&", "len(s.remaining(set)) == 0 &&", "a set is deleted whose pods were not seen"},
-		{machine + "leaving.go", "(notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))", "false", "a set is removed before its nodes were asked"},
+		{machine + "leaving.go", "(notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))", "!resources.ServiceEnabled(s.EMQX, resources.Listeners)", "a set is removed before its nodes were asked"},
 		{machine + "clients.go", "case s.stopped(pod), !node.Known() && s.unlisted(pod):", "case s.stopped(pod):", "clients of a stopped node count twice"},
 		{evacuate + "absent.go", "if slices.Contains(members, member) || d.seen(member) {", "if false {", "a member that runs is made to leave"},
 		{evacuate + "loop.go", "	case !loop.ordering && loop.ctx.Err() == nil", "	case false && loop.ctx.Err() == nil", "a stop waits for a look at the node"},

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -68,18 +69,13 @@ type Timeouts struct {
 }
 
 func (t Timeouts) withDefaults() Timeouts {
-	set := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	set(&t.Takeover, 10*time.Second)
-	set(&t.Sync, 2*time.Second)
-	set(&t.Lock, 75*time.Second)
-	set(&t.Member, 30*time.Second)
-	set(&t.Connect, 15*time.Second)
-	set(&t.Sweep, 500*time.Millisecond)
-	set(&t.Count, 5*time.Second)
+	t.Takeover = cmp.Or(t.Takeover, 10*time.Second)
+	t.Sync = cmp.Or(t.Sync, 2*time.Second)
+	t.Lock = cmp.Or(t.Lock, 75*time.Second)
+	t.Member = cmp.Or(t.Member, 30*time.Second)
+	t.Connect = cmp.Or(t.Connect, 15*time.Second)
+	t.Sweep = cmp.Or(t.Sweep, 500*time.Millisecond)
+	t.Count = cmp.Or(t.Count, 5*time.Second)
 	return t
 }
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,19 +73,12 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	set := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	set(&c.Heartbeat, 500*time.Millisecond)
-	set(&c.PeerTimeout, 144*time.Second)
-	set(&c.Heal, 15*time.Second)
-	set(&c.Redial, 500*time.Millisecond)
-	set(&c.DialTimeout, 3*time.Second)
-	if c.QueueBytes == 0 {
-		c.QueueBytes = 64 << 20
-	}
+	c.Heartbeat = cmp.Or(c.Heartbeat, 500*time.Millisecond)
+	c.PeerTimeout = cmp.Or(c.PeerTimeout, 144*time.Second)
+	c.Heal = cmp.Or(c.Heal, 15*time.Second)
+	c.Redial = cmp.Or(c.Redial, 500*time.Millisecond)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 3*time.Second)
+	c.QueueBytes = cmp.Or(c.QueueBytes, 64<<20)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
