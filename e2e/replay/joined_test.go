@@ -1,0 +1,73 @@
+package replay_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/require"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/replay"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/replay/mqttclient"
+)
+
+// A node that joins while a member is frozen cannot reach that: what it takes for the sessions there, and acknowledges, is
+// lost. So clients are not led to new nodes while a node that has some is silent.
+func TestNodeThatJoinsBesideAFrozenOne(t *testing.T) {
+	addresses := freeNetwork(t)
+	log := &testLog{t: t}
+	defer log.end()
+	makeCommand := replay.StandIn(addresses, []string{
+		"--join-retry-seconds", "1", "--log-level", "warn", "--timeout-scale", "0.01", "--peer-timeout-seconds", "144",
+	}, os.Args[0])
+	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
+	defer func() { require.NoError(t, nodes.Close()) }()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	eventually := func(what string, condition func() bool) {
+		t.Helper()
+		require.Eventually(t, condition, time.Minute, 20*time.Millisecond, what)
+	}
+	connect := func(node int, options mqttclient.Options) *mqttclient.Client {
+		t.Helper()
+		options.Address, options.Version = addresses[node]+":1883", 5
+		var client *mqttclient.Client
+		eventually("connect "+options.ClientID, func() (connected bool) {
+			var err error
+			client, err = mqttclient.Connect(ctx, options)
+			return err == nil
+		})
+		t.Cleanup(client.Close)
+		return client
+	}
+	for i := range 2 {
+		require.NoError(t, nodes.Start(i, true, []int{0, 1, 2}))
+	}
+	for i := range 2 {
+		eventually("two nodes", func() bool { return replay.ClusterSize(ctx, addresses[i]) == 2 })
+	}
+	got := make(chan string, 10)
+	subscriber := connect(0, mqttclient.Options{ClientID: "s", Expiry: 3600, OnPublish: func(pk packets.Packet) bool {
+		got <- string(pk.Payload)
+		return true
+	}})
+	require.NoError(t, subscriber.Subscribe(ctx, "s", 1))
+	before := connect(1, mqttclient.Options{ClientID: "before", Clean: true})
+	require.NoError(t, before.Publish(ctx, "s", []byte("before the freeze"), 1, false))
+	require.Equal(t, "before the freeze", <-got)
+
+	require.NoError(t, nodes.Freeze(0))
+	require.NoError(t, nodes.Start(2, true, []int{0, 1, 2}))
+	eventually("the new node joins", func() bool { return replay.ClusterSize(ctx, addresses[2]) >= 2 })
+	after := connect(2, mqttclient.Options{ClientID: "after", Clean: true})
+	require.NoError(t, after.Publish(ctx, "s", []byte("of the new node"), 1, false), "it is acknowledged")
+	require.NoError(t, before.Publish(ctx, "s", []byte("of the old node"), 1, false))
+
+	require.NoError(t, nodes.Thaw(0))
+	require.Equal(t, "of the old node", <-got, "what waits in a connection from before the freeze arrives, and nothing else")
+	eventually("the three see each other", func() bool { return replay.ClusterSize(ctx, addresses[0]) == 3 })
+	require.NoError(t, after.Publish(ctx, "s", []byte("thawed"), 1, false))
+	require.Equal(t, "thawed", <-got)
+}
