@@ -169,7 +169,8 @@ func (d *Driver) prune(wanted map[string]bool) {
 	next := Observation{Nodes: map[string]NodeObservation{}, Left: map[string]bool{}, Failure: old.Failure}
 	for name := range wanted {
 		node := old.Nodes[name]
-		node.AskedConnRate, node.AskedSessRate = d.nodes[name].askedConnRate, d.nodes[name].askedSessRate
+		loop := d.nodes[name]
+		node.Life, node.AskedConnRate, node.AskedSessRate = loop.goal.Life, loop.askedConnRate, loop.askedSessRate
 		if _, seen := old.Nodes[name]; seen || node.AskedConnRate > 0 {
 			next.Nodes[name] = node
 		}

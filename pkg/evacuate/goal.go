@@ -85,6 +85,8 @@ type Sample struct {
 
 // NodeObservation is what a node last told of itself. All but the failures is as of Seen.
 type NodeObservation struct {
+	// Life is that of the node it is about, see NodeGoal: it says nothing of another.
+	Life string
 	// Seen is when it last answered everything; zero for never.
 	Seen time.Time
 	// Failure says why the last question got no whole answer; empty when it did. It stays the same while the cause does.

@@ -56,7 +56,7 @@ func (l *nodeLoop) settle(node NodeObservation) NodeObservation {
 	case node.Known() && node.Evacuation == nil:
 		l.askedConnRate, l.askedSessRate = 0, 0
 	}
-	node.AskedConnRate, node.AskedSessRate = l.askedConnRate, l.askedSessRate
+	node.Life, node.AskedConnRate, node.AskedSessRate = l.goal.Life, l.askedConnRate, l.askedSessRate
 	return node
 }
 

@@ -37,11 +37,11 @@ func liveClients(s Snapshot) (live int64, beat time.Time) {
 	var total int64
 	var nodes []evacuate.NodeObservation
 	for _, pod := range s.pods() {
-		node, seen := s.Observation.Nodes[pod.Node]
+		node := s.node(pod)
 		switch {
 		case s.stopped(pod), !node.Known() && s.unlisted(pod):
 			// Where EMQX counts the node as stopped, its clients are on their way to others, and would count twice.
-		case seen && !node.Seen.IsZero():
+		case !node.Seen.IsZero():
 			nodes = append(nodes, node)
 		default:
 			total += told[pod.Node]

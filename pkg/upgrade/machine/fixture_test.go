@@ -42,7 +42,7 @@ func upgrading(phase v2beta1.Phase, change ...func(*Snapshot)) Snapshot {
 	}
 	for _, pod := range s.pods() {
 		s.Observation.Nodes[pod.Node] = evacuate.NodeObservation{
-			Seen: testNow, Members: members, Available: true, Listeners: map[string]bool{"tcp:default": true},
+			Life: pod.Container, Seen: testNow, Members: members, Available: true, Listeners: map[string]bool{"tcp:default": true},
 			Info: emqx.NodeInfo{Status: "running", Connections: emqx.Count{Known: true}, LiveConnections: emqx.Count{Known: true}},
 		}
 	}
@@ -162,6 +162,9 @@ func withNode(pod string, change func(*evacuate.NodeObservation)) func(*Snapshot
 	return func(s *Snapshot) {
 		node := s.Observation.Nodes["emqx@"+pod+".pods"]
 		change(&node)
+		if node.Life == "" {
+			node.Life = "c1"
+		}
 		s.Observation.Nodes["emqx@"+pod+".pods"] = node
 	}
 }

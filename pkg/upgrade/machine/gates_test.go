@@ -23,6 +23,7 @@ func TestGates(t *testing.T) {
 	closed := func(p *Pod) { p.OnServing = false }
 	opened := SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c1", Message: "the node runs in its cluster"}
 	restarted := func(p *Pod) { p.Container = "c2" }
+	inSecondLife := func(n *evacuate.NodeObservation) { n.Life = "c2" }
 	alone := func(n *evacuate.NodeObservation) { n.Members = []string{"emqx@e-core-green-0.pods"} }
 	aloneFor := func(duration time.Duration) func(*evacuate.NodeObservation) {
 		return func(n *evacuate.NodeObservation) {
@@ -62,15 +63,16 @@ func TestGates(t *testing.T) {
 				withNode(pod.Name, func(n *evacuate.NodeObservation) { n.Members = []string{pod.Node} })(s)
 			}
 		}), nil},
-		{"closed for a container that was started again", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", booting)),
+		{"closed for a container that was started again", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", booting), withNode("e-core-green-0", inSecondLife)),
 			[]Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Container: "c2", Message: "the container was started again and its node has not been seen in the cluster since"}}},
+		{"what was seen of it before says nothing", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted)), nil},
 		{"not before it has been asked", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", unasked)), nil},
 		{"one beside which nobody answers has a while to join", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(9*time.Second)),
 			withNode("e-core-green-1", silentNode)), nil},
 		{"then it vouches for itself", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(10*time.Second)),
 			withNode("e-core-green-1", silentNode)), []Action{opened}},
 		{"but not beside one that answers", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(time.Hour))), nil},
-		{"until it has joined", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted)), []Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c2", Message: "the node runs in its cluster"}}},
+		{"until it has joined", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", inSecondLife)), []Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c2", Message: "the node runs in its cluster"}}},
 		{"not for one that nobody knows which container it was opened for", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", func(p *Pod) { p.GateContainer = "" }), withNode("e-core-green-0", silentNode)), nil},
 		{"never opened for a surplus pod", upgrading(v2beta1.PhaseDone, withPod("e-core-green-1", closed), wanting(1)), nil},
 		{"a pod that goes is left alone", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed), withPod("e-core-green-0", func(p *Pod) { p.Deleting = true })), nil},

@@ -260,8 +260,13 @@ func (s *Snapshot) anyRuns() bool {
 	return slices.ContainsFunc(s.pods(), func(pod Pod) bool { return pod.ContainerRunning })
 }
 
-// node is what is known of a pod's node.
-func (s *Snapshot) node(pod Pod) evacuate.NodeObservation { return s.Observation.Nodes[pod.Node] }
+// node is what is known of a pod's node. What was observed of it before its container was started again says nothing of it now.
+func (s *Snapshot) node(pod Pod) evacuate.NodeObservation {
+	if node := s.Observation.Nodes[pod.Node]; node.Life == pod.Container {
+		return node
+	}
+	return evacuate.NodeObservation{}
+}
 
 // fresh bounds the age of what a step that cannot be undone relies on.
 const fresh = 15 * time.Second

@@ -67,7 +67,7 @@ func TestLastWordsStand(t *testing.T) {
 	require.Equal(t, before, StatusOf(s, Decide(s)))
 	s.Observation = evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{}}
 	for _, pod := range s.pods() {
-		s.Observation.Nodes[pod.Node] = evacuate.NodeObservation{Failure: "the node does not answer"}
+		s.Observation.Nodes[pod.Node] = evacuate.NodeObservation{Life: pod.Container, Failure: "the node does not answer"}
 	}
 	require.Equal(t, "unknown", StatusOf(s, Decide(s)).CoreNodes[0].NodeStatus, "nodes that were asked and are silent are told")
 }

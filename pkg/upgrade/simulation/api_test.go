@@ -95,7 +95,7 @@ func (w *world) lostAnswer() error {
 func (a brokerAPI) Info(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (info emqx.NodeInfo, err error) {
 	w := a.by.w
 	err = a.reach(ctx, "info", node, &credentials, true, func(b *broker) error {
-		known := b.joined
+		known := b.joined || b.cookie != w.cookie
 		info = emqx.NodeInfo{
 			Node: b.name, Status: "running", Role: "core", Version: "6.0.1",
 			Connections: emqx.Count{Known: known}, LiveConnections: emqx.Count{Known: known},

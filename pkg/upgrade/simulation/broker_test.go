@@ -20,9 +20,11 @@ type broker struct {
 	owner    types.UID // Of the EMQX resource: nodes of different ones have different cookies.
 	bootAt   time.Time // When its API answers; it joins the cluster a second later.
 	joined   bool
+	cookie   string
 	frozen   time.Time // Until when it is frozen.
+	givenUp  time.Time // Since when the others count it as stopped, until it joins them again; zero for never.
 	dead     bool
-	diedAt   time.Time
+	diedAt   time.Time // When it, or its process before, died.
 	served   bool        // It ever had a client: the truth, whatever was noted.
 	evac     *evacuation // Nil for none.
 	stored   *evacuation // What its disk remembers over a restart of its container.
@@ -52,7 +54,12 @@ func (b *broker) up(now time.Time) bool { return !b.dead && !now.Before(b.bootAt
 func (b *broker) refuses() bool { return b.evac != nil }
 
 // isFrozen reports whether a member is there and does not move.
-func (b *broker) isFrozen(now time.Time) bool { return !b.dead && b.joined && now.Before(b.frozen) }
+func (b *broker) isFrozen(now time.Time) bool {
+	return !b.dead && b.joined && now.Before(b.frozen) && !b.isGivenUp(now)
+}
+
+// isGivenUp reports whether the others count a node as stopped that was frozen for long, and it them.
+func (b *broker) isGivenUp(now time.Time) bool { return !b.givenUp.IsZero() && !now.Before(b.givenUp) }
 
 func (w *world) anyFrozen() bool {
 	for _, b := range w.brokers {
@@ -65,17 +72,20 @@ func (w *world) anyFrozen() bool {
 
 // sees reports whether what one node sends reaches another.
 func (w *world) sees(a, b *broker) bool {
-	return a.owner == b.owner && !w.now().Before(w.cuts[[2]string{min(a.name, b.name), max(a.name, b.name)}])
+	return a.owner == b.owner && a.cookie == b.cookie && !a.isGivenUp(w.now()) && !b.isGivenUp(w.now()) && !w.now().Before(w.cuts[[2]string{min(a.name, b.name), max(a.name, b.name)}])
 }
 
 // boot starts the process of a pod's container. On the disk of one that ran before is its evacuation.
 func (w *world) boot(pod *corev1.Pod, restarted bool) *broker {
 	b := &broker{
 		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod),
-		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond),
+		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), cookie: w.cookieOfSecret(),
+	}
+	if len(w.members) == 0 {
+		w.cookie = b.cookie
 	}
 	if restarted {
-		b.stored = w.brokers[pod.Name].stored
+		b.stored, b.diedAt = w.brokers[pod.Name].stored, w.brokers[pod.Name].diedAt
 	}
 	w.brokers[pod.Name] = b
 	if password, exists := w.secretPassword(); exists {
@@ -103,6 +113,26 @@ func (w *world) secretPassword() (string, bool) {
 	return resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
 }
 
+// cookieOfSecret is what the Secret of the cookie holds.
+func (w *world) cookieOfSecret() string {
+	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.NodeCookieSecretName())
+	if !exists {
+		return w.cookie
+	}
+	return string(secret.Data[resources.NodeCookieKey])
+}
+
+// healTime is how long a node that was given up takes to notice that it is alone, and to start again what runs in it.
+const healTime = 17 * time.Second
+
+// heal starts a node's applications again that the others had given up: what it held in memory is gone.
+func (w *world) heal(b *broker) {
+	w.note("%s starts again, since the others had given it up", b.name)
+	w.happen("a node that was given up and came back")
+	w.scatter(b)
+	b.joined, b.givenUp, b.bootAt, b.evac = false, time.Time{}, w.now().Add(time.Second), nil
+}
+
 // die ends a node's process.
 func (w *world) die(b *broker) {
 	b.dead, b.diedAt, b.joined = true, w.now(), false
@@ -112,7 +142,10 @@ func (w *world) die(b *broker) {
 // tickBrokers lets the nodes do what they do.
 func (w *world) tickBrokers() {
 	for _, b := range ordered(w.brokers) {
-		if b.up(w.now()) && !b.joined && !w.now().Before(b.frozen) && (len(w.members) == 0 || !w.now().Before(b.bootAt.Add(time.Second))) {
+		if !b.dead && b.isGivenUp(w.now()) && !w.now().Before(b.frozen.Add(healTime)) {
+			w.heal(b)
+		}
+		if b.up(w.now()) && !b.joined && b.cookie == w.cookie && !w.now().Before(b.frozen) && (len(w.members) == 0 || !w.now().Before(b.bootAt.Add(time.Second))) {
 			b.joined = true
 			if b.owner == w.owner && w.owner != "" {
 				w.members[b.name] = true

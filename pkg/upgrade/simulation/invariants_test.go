@@ -73,7 +73,7 @@ func (w *world) checkWrite(before, after object) {
 		b := w.brokers[after.Name]
 		closes := isTrue(before.(*corev1.Pod), v2beta1.ConditionOnServing) && !isTrue(after, v2beta1.ConditionOnServing) &&
 			!startedAgain(before.(*corev1.Pod))
-		if closes && b != nil && !b.dead && b.joined && w.now().Sub(b.bootAt) > 10*time.Second && len(w.cuts) == 0 && w.sighted() {
+		if closes && b != nil && !b.dead && b.joined && !b.isGivenUp(w.now()) && w.now().Sub(b.bootAt) > 10*time.Second && len(w.cuts) == 0 && w.sighted() {
 			w.violate("closed the gate of %s, which is in the cluster", after.Name)
 		}
 	}
@@ -129,7 +129,7 @@ func (w *world) checkSwitch(before, after *corev1.Service) {
 		for _, pod := range all[*corev1.Pod](w.kube, pods) {
 			b := w.brokers[pod.Name]
 			// A node may have died since the operator asked it last.
-			lately := b != nil && b.dead && w.now().Sub(b.diedAt) < oldestView
+			lately := b != nil && w.now().Sub(b.diedAt) < oldestView
 			if metav1.IsControlledBy(pod, set) && isTrue(pod, v2beta1.ConditionOnServing) && b != nil && (b.joined || lately || w.isAlone(b)) {
 				ready++
 			}

@@ -205,7 +205,7 @@ func (w *world) tickPod(pod *corev1.Pod) {
 		w.setStatus(pod, func(status *corev1.PodStatus) {
 			status.Conditions = slices.DeleteFunc(status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
 			status.ContainerStatuses = []corev1.ContainerStatus{{
-				Name: resources.EMQXContainer, ContainerID: "sim://" + string(w.kube.uid()), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+				Name: resources.EMQXContainer, ContainerID: "sim://" + string(w.kube.uid()), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(w.now())}},
 			}}
 		})
 		pod, _ = get[*corev1.Pod](w.kube, pods, pod.Name)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // create makes the resource, as a user does.
@@ -41,6 +42,9 @@ func (w *world) disturb() {
 		emqx := w.names.DeepCopy()
 		emqx.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(1 + w.rng.IntN(3)))
 		w.create(emqx)
+	}
+	if !w.cookies.IsZero() && !w.now().Before(w.cookies) {
+		w.putCookieBack()
 	}
 	switch {
 	case w.calm:
@@ -84,6 +88,9 @@ func (w *world) calmDown() {
 	}
 	if !w.reborn.IsZero() {
 		w.reborn = w.now()
+	}
+	if !w.cookies.IsZero() {
+		w.cookies = w.now()
 	}
 	emqx := w.resource()
 	if emqx == nil {
@@ -229,6 +236,16 @@ func faults() []happening {
 			}
 			b.frozen = w.now().Add(w.upTo(time.Minute))
 			w.note("%s is frozen until %s", b.name, b.frozen.Format("04:05"))
+			return true
+		}},
+		{"a frozen node that the others give up", 1, func(w *world) bool {
+			b := w.anyBroker()
+			if b == nil || !b.givenUp.IsZero() {
+				return false
+			}
+			b.givenUp = w.now().Add(30 * time.Second) // Some two minutes in EMQX, unless it is told otherwise.
+			b.frozen = b.givenUp.Add(w.upTo(time.Minute))
+			w.note("%s is frozen until %s, and given up at %s", b.name, b.frozen.Format("04:05"), b.givenUp.Format("04:05"))
 			return true
 		}},
 		{"a crash", 4, func(w *world) bool {
@@ -412,6 +429,7 @@ func doings() []happening {
 			existing := all[*corev1.ConfigMap](w.kube, configMaps)
 			return len(existing) > 0 && w.vanish(configMaps, existing[w.rng.IntN(len(existing))].Name)
 		}},
+		{"a changed cookie", 1, (*world).changeCookie},
 		{"a lost Secret of API keys", 1, func(w *world) bool {
 			// An operator that knows the password puts it back. With one that does not, a person must help.
 			o := w.leader()
@@ -422,6 +440,42 @@ func doings() []happening {
 			return w.vanish(secrets, w.names.BootstrapAPIKeySecretName())
 		}},
 	}
+}
+
+// changeCookie has a stranger change the cookie, who puts it back soon.
+func (w *world) changeCookie() bool {
+	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.NodeCookieSecretName())
+	if !exists || w.cookie == "" || !w.cookies.IsZero() {
+		return false
+	}
+	w.changed = secret.UID
+	w.writeCookie(secret, w.cookie+"-changed")
+	w.cookies = w.now().Add(w.upTo(40 * time.Second))
+	w.note("a stranger changes the cookie until %s", w.cookies.Format("04:05"))
+	return true
+}
+
+// putCookieBack puts the cookie back, and takes away who started with the other.
+func (w *world) putCookieBack() {
+	w.cookies = time.Time{}
+	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.NodeCookieSecretName())
+	if !exists || secret.UID != w.changed {
+		return
+	}
+	w.note("the cookie is put back")
+	w.writeCookie(secret, w.cookie)
+	for _, pod := range all[*corev1.Pod](w.kube, pods) {
+		if b := w.brokers[pod.Name]; b != nil && !b.dead && b.cookie != w.cookie {
+			w.evictPod(pod)
+		}
+	}
+}
+
+func (w *world) writeCookie(secret *corev1.Secret, cookie string) {
+	secret = secret.DeepCopy()
+	secret.Data = map[string][]byte{resources.NodeCookieKey: []byte(cookie)}
+	secret.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "stranger", Time: ptr.To(metav1.NewTime(w.now())), FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{}}`)}}}
+	w.kube.put(secrets, secret)
 }
 
 // evictPod deletes a pod over the operator's head: its clients are not the operator's to answer for.

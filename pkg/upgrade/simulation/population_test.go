@@ -114,6 +114,7 @@ func (w *world) enter(g *group, b *broker) {
 	case w.anyFrozen() && w.rng.IntN(3) > 0:
 		g.backAt = w.now().Add(30 * time.Second) // The cluster waits for the member that is silent.
 		return
+	case g.session != nil && (g.session.isGivenUp(w.now()) || b.isGivenUp(w.now())): // It gets a new one.
 	case g.session != nil && !g.session.dead && (w.now().Before(g.session.frozen) || !w.sees(b, g.session)):
 		return // The node with the session does not answer: the broker lets them wait.
 	}

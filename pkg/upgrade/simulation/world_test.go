@@ -52,6 +52,7 @@ type world struct {
 	members    map[string]bool
 	cuts       map[[2]string]time.Time // Between which nodes nothing gets through, until when.
 	password   string                  // Of the operator's API key, as the nodes know it.
+	cookie     string                  // Of the cluster.
 	population []*group
 	expected   int           // How many clients will come.
 	slowest    time.Duration // How long an evicted client takes to come back at most.
@@ -67,6 +68,8 @@ type world struct {
 	calm    bool
 	refused string    // What the API server refuses, such as "apply services"; empty for nothing.
 	reborn  time.Time // When a resource that was deleted is made again; zero for none.
+	cookies time.Time // When somebody puts a cookie back that was changed; zero for none.
+	changed types.UID // The Secret that it was changed in.
 	most    int32     // The most nodes that were asked for.
 
 	// What happened, and the truth about it.
