@@ -103,7 +103,7 @@ func cookieChanged(s Snapshot) *Lack {
 	}
 	for _, set := range s.Sets {
 		for _, pod := range set.Pods {
-			if s.Cookie.Digest == "" || set.CookieDigest == "" || set.CookieDigest == s.Cookie.Digest || !pod.ContainerRunning || pod.ContainerStarted.After(s.Cookie.Written) {
+			if s.Cookie.Digest == "" || set.CookieDigest == "" || set.CookieDigest == s.Cookie.Digest || !pod.ContainerRunning || !pod.ContainerStarted.Before(s.Cookie.Written) {
 				continue
 			}
 			return &Lack{"CookieChanged", fmt.Sprintf("the cookie in Secret %s was changed%s at %s, and nodes such as %s run with the one before, so that nodes that start now cannot join them: "+

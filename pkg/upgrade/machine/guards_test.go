@@ -32,6 +32,7 @@ func TestGuards(t *testing.T) {
 		{"the cookie of nodes that run is lost", upgrading(v2beta1.PhaseEvacuating, func(s *Snapshot) { s.CookieSecret = Missing }), v2beta1.PhaseEvacuating, "CookieLost", false},
 		{"the cookie was changed while nodes run with the one before", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withCookie("new", time.Second)), v2beta1.PhaseProvisioning, "CookieChanged", false},
 		{"it was put back", upgrading(v2beta1.PhaseEvacuating, withCookie("old", time.Second)), v2beta1.PhaseEvacuating, "", false},
+		{"a second tells no order", upgrading(v2beta1.PhaseEvacuating, withCookie("new", 0)), v2beta1.PhaseEvacuating, "", false},
 		{"all nodes have started with it since", upgrading(v2beta1.PhaseEvacuating, withCookie("new", -time.Second)), v2beta1.PhaseEvacuating, "", false},
 		{"what the Secret holds is not known", upgrading(v2beta1.PhaseEvacuating, withCookie("", time.Second)), v2beta1.PhaseEvacuating, "", false},
 		{"nobody noted what a set was made with", upgrading(v2beta1.PhaseEvacuating, withCookie("new", time.Second), withSet("blue", func(s *Set) { s.CookieDigest = "" }),

@@ -81,9 +81,6 @@ func (w *world) boot(pod *corev1.Pod, restarted bool) *broker {
 		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod),
 		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), cookie: w.cookieOfSecret(),
 	}
-	if len(w.members) == 0 {
-		w.cookie = b.cookie
-	}
 	if restarted {
 		b.stored, b.diedAt = w.brokers[pod.Name].stored, w.brokers[pod.Name].diedAt
 	}
@@ -122,6 +119,11 @@ func (w *world) cookieOfSecret() string {
 	return string(secret.Data[resources.NodeCookieKey])
 }
 
+// anyWith reports whether a node of the cluster lives that has a cookie.
+func (w *world) anyWith(cookie string) bool {
+	return slices.ContainsFunc(ordered(w.brokers), func(b *broker) bool { return !b.dead && b.owner == w.owner && b.cookie == cookie })
+}
+
 // healTime is how long a node that was given up takes to notice that it is alone, and to start again what runs in it.
 const healTime = 17 * time.Second
 
@@ -144,6 +146,9 @@ func (w *world) tickBrokers() {
 	for _, b := range ordered(w.brokers) {
 		if !b.dead && b.isGivenUp(w.now()) && !w.now().Before(b.frozen.Add(healTime)) {
 			w.heal(b)
+		}
+		if b.up(w.now()) && b.owner == w.owner && b.cookie != w.cookie && !w.anyWith(w.cookie) {
+			w.cookie = b.cookie // Nobody is left whom it would have to join.
 		}
 		if b.up(w.now()) && !b.joined && b.cookie == w.cookie && !w.now().Before(b.frozen) && (len(w.members) == 0 || !w.now().Before(b.bootAt.Add(time.Second))) {
 			b.joined = true

@@ -445,11 +445,11 @@ func doings() []happening {
 // changeCookie has a stranger change the cookie, who puts it back soon.
 func (w *world) changeCookie() bool {
 	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.NodeCookieSecretName())
-	if !exists || w.cookie == "" || !w.cookies.IsZero() {
+	if !exists || !w.cookies.IsZero() {
 		return false
 	}
-	w.changed = secret.UID
-	w.writeCookie(secret, w.cookie+"-changed")
+	w.changed = secret
+	w.writeCookie(secret, "changed")
 	w.cookies = w.now().Add(w.upTo(40 * time.Second))
 	w.note("a stranger changes the cookie until %s", w.cookies.Format("04:05"))
 	return true
@@ -459,13 +459,14 @@ func (w *world) changeCookie() bool {
 func (w *world) putCookieBack() {
 	w.cookies = time.Time{}
 	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.NodeCookieSecretName())
-	if !exists || secret.UID != w.changed {
+	if !exists || secret.UID != w.changed.UID {
 		return
 	}
 	w.note("the cookie is put back")
-	w.writeCookie(secret, w.cookie)
+	cookie := string(w.changed.Data[resources.NodeCookieKey])
+	w.writeCookie(secret, cookie)
 	for _, pod := range all[*corev1.Pod](w.kube, pods) {
-		if b := w.brokers[pod.Name]; b != nil && !b.dead && b.cookie != w.cookie {
+		if b := w.brokers[pod.Name]; b != nil && !b.dead && b.cookie != cookie {
 			w.evictPod(pod)
 		}
 	}

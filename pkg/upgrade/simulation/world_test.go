@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -66,11 +67,11 @@ type world struct {
 	// What is to come.
 	calmAt  time.Time // When nothing happens any more; zero while nothing is planned.
 	calm    bool
-	refused string    // What the API server refuses, such as "apply services"; empty for nothing.
-	reborn  time.Time // When a resource that was deleted is made again; zero for none.
-	cookies time.Time // When somebody puts a cookie back that was changed; zero for none.
-	changed types.UID // The Secret that it was changed in.
-	most    int32     // The most nodes that were asked for.
+	refused string         // What the API server refuses, such as "apply services"; empty for nothing.
+	reborn  time.Time      // When a resource that was deleted is made again; zero for none.
+	cookies time.Time      // When somebody puts a cookie back that was changed; zero for none.
+	changed *corev1.Secret // As it was before.
+	most    int32          // The most nodes that were asked for.
 
 	// What happened, and the truth about it.
 	history  []string
@@ -165,6 +166,11 @@ func (w *world) edit(what string, change func(*v2beta1.EMQXSpec)) bool {
 	change(&emqx.Spec)
 	emqx.Generation++
 	w.kube.put(emqxes, emqx)
+	for _, o := range w.operators {
+		if w.now().Before(o.late[emqxes]) {
+			w.truth.blind(o.late[emqxes]) // It does not know what is asked.
+		}
+	}
 	return true
 }
 
