@@ -221,6 +221,28 @@ func TestDriverDoesNothingBeforeAGoal(t *testing.T) {
 	})
 }
 
+// TestNextLifeIsAskedAnew: what was known of a container says nothing of the next.
+func TestNextLifeIsAskedAnew(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		lives := func(life string) Goal {
+			goal := goal(true, Serve, Serve)
+			goal.Nodes[0].Life = life
+			return goal
+		}
+		d.Pursue(lives("c1"))
+		pass(3 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Known())
+		require.Equal(t, "c1", d.Observation().Nodes["a"].Life)
+		f.change("a", func(n *fakeNode) { n.frozen = true })
+		d.Pursue(lives("c2"))
+		require.True(t, d.Observation().Nodes["a"].Seen.IsZero())
+		pass(10 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Seen.IsZero())
+		require.Equal(t, "c2", d.Observation().Nodes["a"].Life)
+		require.NotEmpty(t, d.Observation().Nodes["a"].Failure)
+	})
+}
+
 func TestDriverConverges(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
 		f.change("a", func(n *fakeNode) { n.forget = 2 })
