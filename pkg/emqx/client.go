@@ -70,8 +70,8 @@ func NewClient(observe RequestObserver) *Client {
 			Transport: &http.Transport{
 				Proxy:               http.ProxyFromEnvironment,
 				DialContext:         dialer.DialContext,
-				MaxIdleConnsPerHost: 2,
-				IdleConnTimeout:     90 * time.Second,
+				MaxIdleConnsPerHost: 6,               // The questions of a second.
+				IdleConnTimeout:     3 * time.Second, // A node at rest is asked much later.
 				// The nodes' certificates are self-signed unless a user brings some, and the address is a pod's: TLS
 				// hides the API key from listeners here, it cannot prove who answers.
 				TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // See above.

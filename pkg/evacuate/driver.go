@@ -41,6 +41,8 @@ type Config struct {
 	Logger logr.Logger
 	// BusyInterval and IdleInterval are the times between two askings of a node; zero means 1 s and 30 s.
 	BusyInterval, IdleInterval time.Duration
+	// Turns are shared by the drivers of all clusters; nil for one alone.
+	Turns *Turns
 }
 
 // Driver brings the EMQX of one cluster to its Goal and observes it.
@@ -52,7 +54,7 @@ type Driver struct {
 
 	mu      sync.Mutex
 	goal    Goal
-	nodes   map[string]*nodeLoop
+	nodes   map[string]*nodeState
 	leaving context.CancelFunc // Of the goroutine that makes members leave; nil when there is none.
 
 	ctx    context.Context //nolint:containedctx // It is the life of the driver's goroutines, which Pursue starts.
@@ -68,7 +70,10 @@ func NewDriver(config Config) *Driver {
 	if config.IdleInterval == 0 {
 		config.IdleInterval = 30 * time.Second
 	}
-	d := &Driver{config: config, began: time.Now(), nodes: map[string]*nodeLoop{}, credentials: credentialCache{read: config.Credentials}}
+	if config.Turns == nil {
+		config.Turns = NewTurns()
+	}
+	d := &Driver{config: config, began: time.Now(), nodes: map[string]*nodeState{}, credentials: credentialCache{read: config.Credentials}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.observation.Store(&Observation{})
 	return d
@@ -82,7 +87,13 @@ func (d *Driver) Credentials() (emqx.Credentials, bool) { return d.credentials.p
 
 // Close ends the driver's goroutines and waits for them. Evacuations that run are left as they are.
 func (d *Driver) Close() {
+	d.mu.Lock()
 	d.cancel()
+	for name, state := range d.nodes {
+		d.drop(state)
+		delete(d.nodes, name)
+	}
+	d.mu.Unlock()
 	d.wait.Wait()
 }
 
@@ -112,9 +123,9 @@ func (d *Driver) Pursue(goal Goal) {
 		wanted[node.Name] = true
 		d.pursueNode(node, goal.Busy)
 	}
-	for name, loop := range d.nodes {
+	for name, state := range d.nodes {
 		if !wanted[name] {
-			loop.cancel()
+			d.drop(state)
 			delete(d.nodes, name)
 		}
 	}
@@ -128,29 +139,40 @@ func (d *Driver) Pursue(goal Goal) {
 // pursueNode hands a node's goal to its goroutine, which it starts when needed. A node that moved, or that was started
 // again, is asked anew: nothing is known of it.
 func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
-	loop := d.nodes[goal.Name]
-	if loop != nil && (loop.goal.URL != goal.URL || loop.goal.Life != goal.Life) {
-		loop.cancel()
-		loop = nil
+	state := d.nodes[goal.Name]
+	if state != nil && (state.goal.URL != goal.URL || state.goal.Life != goal.Life) {
+		d.drop(state)
+		state = nil
 		d.forget(goal.Name)
 	}
-	if loop == nil {
+	if state == nil {
 		ctx, cancel := context.WithCancel(d.ctx)
-		loop = &nodeLoop{ctx: ctx, goal: goal, busy: busy, kick: make(chan struct{}, 1), ordered: make(chan error, 1), cancel: cancel}
-		loop.ask()
-		d.nodes[goal.Name] = loop
-		d.wait.Go(func() { d.runNode(loop) })
+		state = &nodeState{ctx: ctx, goal: goal, busy: busy, cancel: cancel}
+		state.ask()
+		d.nodes[goal.Name] = state
+		d.config.Turns.nodes.Add(1)
+		if wait := d.config.Turns.first(); busy || wait == 0 {
+			d.due(state, reasons{beat: true})
+		} else {
+			d.lookIn(state, wait)
+		}
 		return
 	}
-	if loop.goal.equal(goal) && loop.busy == busy {
+	if state.goal.equal(goal) && state.busy == busy {
 		return
 	}
-	loop.goal, loop.busy = goal, busy
-	loop.ask()
-	d.stopAtOnce(loop, d.observation.Load().Nodes[goal.Name])
-	select {
-	case loop.kick <- struct{}{}:
-	default: // It has not looked at the last change yet and will see this one, too.
+	state.goal, state.busy = goal, busy
+	state.ask()
+	d.stopAtOnce(state, d.observation.Load().Nodes[goal.Name])
+	d.due(state, reasons{changed: true})
+}
+
+// drop has a node be looked at no more.
+func (d *Driver) drop(state *nodeState) {
+	state.cancel()
+	d.config.Turns.nodes.Add(-1)
+	if state.timer != nil {
+		state.timer.Stop()
 	}
 }
 
@@ -169,8 +191,8 @@ func (d *Driver) prune(wanted map[string]bool) {
 	next := Observation{Nodes: map[string]NodeObservation{}, Left: map[string]bool{}, Failure: old.Failure}
 	for name := range wanted {
 		node := old.Nodes[name]
-		loop := d.nodes[name]
-		node.Life, node.AskedConnRate, node.AskedSessRate = loop.goal.Life, loop.askedConnRate, loop.askedSessRate
+		state := d.nodes[name]
+		node.Life, node.AskedConnRate, node.AskedSessRate = state.goal.Life, state.askedConnRate, state.askedSessRate
 		if _, seen := old.Nodes[name]; seen || node.AskedConnRate > 0 {
 			next.Nodes[name] = node
 		}
@@ -187,10 +209,10 @@ func (d *Driver) prune(wanted map[string]bool) {
 }
 
 // publish makes an observation of a node part of the cluster's and tells when that may matter.
-func (d *Driver) publish(loop *nodeLoop, node NodeObservation) {
+func (d *Driver) publish(state *nodeState, node NodeObservation) {
 	d.mu.Lock()
-	name := loop.goal.Name
-	if d.nodes[name] != loop {
+	name := state.goal.Name
+	if d.nodes[name] != state {
 		d.mu.Unlock()
 		return // Another goroutine, or none, speaks for this node now.
 	}
@@ -200,18 +222,37 @@ func (d *Driver) publish(loop *nodeLoop, node NodeObservation) {
 		next.Nodes[other] = observed
 	}
 	before, existed := old.Nodes[name]
-	node = loop.settle(node)
+	node = state.settle(node)
 	next.Nodes[name] = node
 	d.observation.Store(&next)
+	matters := !existed || differs(before, node) || before.Info != node.Info && (state.busy || drifted(state.woken, node.Info))
+	if matters {
+		state.woken = node.Info
+	}
 	d.mu.Unlock()
-	if !existed || differs(before, node) {
+	if matters {
 		d.config.Changed()
 	}
 }
 
-// differs tells whether two observations of a node differ in what decisions and status are made of.
+// drifted reports whether the clients or sessions of a node at rest are others by a tenth than when they last mattered.
+func drifted(was, is emqx.NodeInfo) bool {
+	by := func(was, is emqx.Count) bool {
+		change := max(was.Value-is.Value, is.Value-was.Value)
+		return was.Known != is.Known || change > 0 && change*10 >= was.Value
+	}
+	return by(was.LiveConnections, is.LiveConnections) || by(was.Connections, is.Connections)
+}
+
+// uncounted is what a node tells of itself but for its counts.
+func uncounted(info emqx.NodeInfo) emqx.NodeInfo {
+	info.LiveConnections.Value, info.Connections.Value = 0, 0
+	return info
+}
+
+// differs tells whether two observations of a node differ in what decisions and status are made of, but for its counts.
 func differs(a, b NodeObservation) bool {
-	return a.Failure != b.Failure || a.OrderFailure != b.OrderFailure || a.Seen.IsZero() != b.Seen.IsZero() || a.Info != b.Info || a.Available != b.Available ||
+	return a.Failure != b.Failure || a.OrderFailure != b.OrderFailure || a.Seen.IsZero() != b.Seen.IsZero() || uncounted(a.Info) != uncounted(b.Info) || a.Available != b.Available ||
 		a.AskedConnRate != b.AskedConnRate || a.AskedSessRate != b.AskedSessRate || !slices.Equal(a.Members, b.Members) ||
 		!sameListeners(a.Listeners, b.Listeners) || !sameStatus(a.Evacuation, b.Evacuation)
 }

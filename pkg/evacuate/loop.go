@@ -8,14 +8,18 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
-// nodeLoop is the goroutine of one node. Its fields are guarded by the driver's mutex.
-type nodeLoop struct {
-	ctx     context.Context //nolint:containedctx // It is the life of the goroutine, and of the orders that it gives.
-	goal    NodeGoal
-	busy    bool
-	kick    chan struct{} // Has room for one: the goal changed.
-	ordered chan error    // Has room for one: how the order that was under way ended.
-	cancel  context.CancelFunc
+// nodeState is what is kept of one node. Its fields are guarded by the driver's mutex.
+type nodeState struct {
+	ctx    context.Context //nolint:containedctx // It is the life of what asks the node, and of the orders that it is given.
+	cancel context.CancelFunc
+	goal   NodeGoal
+	busy   bool
+	// looking tells that a goroutine looks at the node: at rest there is none. pending is why it is to do so once more.
+	looking bool
+	pending reasons
+	timer   *time.Timer     // When it is looked at next; nil before the first time.
+	last    NodeObservation // What was seen last. It belongs to the goroutine that looks.
+	woken   emqx.NodeInfo   // What it told when that last mattered.
 	// ordering tells that an order is under way. Until echoing, one whose answer was lost may still be carried out.
 	ordering bool
 	echoing  time.Time
@@ -28,126 +32,175 @@ type nodeLoop struct {
 	askedConnRate, askedSessRate int32
 }
 
+// reasons are why a node is looked at.
+type reasons struct {
+	beat    bool // It is time.
+	changed bool // The goal did.
+	ordered bool // An order ended, with err.
+	err     error
+}
+
+func (r reasons) any() bool { return r.beat || r.changed || r.ordered }
+
+func (r reasons) and(other reasons) reasons {
+	sum := reasons{beat: r.beat || other.beat, changed: r.changed || other.changed, ordered: r.ordered || other.ordered, err: r.err}
+	if other.ordered {
+		sum.err = other.err
+	}
+	return sum
+}
+
 // orderEcho is how long an order may still be carried out after its answer was given up: an order to start that names a
 // node that froze just before was recorded to take 44 s.
 const orderEcho = time.Minute
 
 // over reports whether no earlier order can still take effect.
-func (l *nodeLoop) over() bool { return !l.ordering && !time.Now().Before(l.echoing) }
+func (n *nodeState) over() bool { return !n.ordering && !time.Now().Before(n.echoing) }
 
 // ask notes what the goal is about to order, beside what may still come of earlier orders.
-func (l *nodeLoop) ask() {
-	if l.goal.Intent != Evacuate {
+func (n *nodeState) ask() {
+	if n.goal.Intent != Evacuate {
 		return
 	}
-	if l.over() {
-		l.askedConnRate, l.askedSessRate = 0, 0
+	if n.over() {
+		n.askedConnRate, n.askedSessRate = 0, 0
 	}
-	l.askedConnRate = max(l.askedConnRate, l.goal.Evacuation.ConnEvictRate)
-	l.askedSessRate = max(l.askedSessRate, l.goal.Evacuation.SessEvictRate)
+	n.askedConnRate = max(n.askedConnRate, n.goal.Evacuation.ConnEvictRate)
+	n.askedSessRate = max(n.askedSessRate, n.goal.Evacuation.SessEvictRate)
 }
 
 // settle forgets what was ordered when it is over, and puts what is left into the observation.
-func (l *nodeLoop) settle(node NodeObservation) NodeObservation {
+func (n *nodeState) settle(node NodeObservation) NodeObservation {
 	switch {
-	case !l.over():
-	case l.goal.Intent == Evacuate:
-		l.ask()
+	case !n.over():
+	case n.goal.Intent == Evacuate:
+		n.ask()
 	case node.Known() && node.Evacuation == nil:
-		l.askedConnRate, l.askedSessRate = 0, 0
+		n.askedConnRate, n.askedSessRate = 0, 0
 	}
-	node.Life, node.AskedConnRate, node.AskedSessRate = l.goal.Life, l.askedConnRate, l.askedSessRate
+	node.Life, node.AskedConnRate, node.AskedSessRate = n.goal.Life, n.askedConnRate, n.askedSessRate
 	return node
 }
 
-// runNode asks one node about itself, brings it to its goal and publishes what it is like, until ctx ends. Orders are
-// waited for beside the questions, so that a slow one makes nobody blind.
-func (d *Driver) runNode(loop *nodeLoop) {
-	ctx := loop.ctx
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var last NodeObservation
+// due has a node be looked at, for a reason. One that is being looked at is looked at once more. The caller holds the lock.
+func (d *Driver) due(state *nodeState, why reasons) {
+	state.pending = state.pending.and(why)
+	if state.looking || state.ctx.Err() != nil {
+		return
+	}
+	state.looking = true
+	if state.timer != nil {
+		state.timer.Stop()
+	}
+	d.wait.Go(func() { d.look(state) })
+}
+
+// look looks at a node as long as there is a reason to, and has it be looked at again in time. Nobody waits meanwhile.
+func (d *Driver) look(state *nodeState) {
 	for {
-		converge, beat := true, time.Time{}
-		select {
-		case <-ctx.Done():
-			return
-		case err := <-loop.ordered:
-			if last.OrderFailure = refusal(err); err != nil {
-				d.publish(loop, last)
-				continue
-			}
-			converge = false // What it did is looked at; if it did not help, it is given again at the next beat.
-		case <-loop.kick:
-		case <-timer.C:
-			beat = time.Now()
-		}
-		goal, busy := d.loopGoal(loop)
-		if busy && !beat.IsZero() {
-			beat = beat.Add(-beat.Sub(d.began) % d.config.BusyInterval)
-		} else {
-			beat = time.Time{}
-		}
-		if err := d.guarded(func() error { last = d.observe(ctx, goal, beat, last); return nil }); err != nil {
-			last = failed(last, err)
-		}
-		if ctx.Err() != nil {
+		d.mu.Lock()
+		why, goal, busy := state.pending, state.goal, state.busy
+		state.pending = reasons{}
+		if state.ctx.Err() != nil || !why.any() {
+			state.looking = false
+			d.lookIn(state, d.untilLook(state, busy))
+			d.mu.Unlock()
 			return
 		}
-		if converge {
-			last = d.converge(loop, goal, last)
-		}
-		d.publish(loop, last)
-		timer.Reset(d.untilNext(d.interval(busy, last), 0))
+		d.mu.Unlock()
+		d.lookOnce(state, goal, busy, why)
 	}
 }
 
+// lookIn has a node be looked at in a while. The caller holds the lock.
+func (d *Driver) lookIn(state *nodeState, wait time.Duration) {
+	switch {
+	case state.ctx.Err() != nil:
+	case state.timer == nil:
+		state.timer = time.AfterFunc(wait, func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.due(state, reasons{beat: true})
+		})
+	default:
+		state.timer.Reset(wait)
+	}
+}
+
+// lookOnce asks one node about itself, brings it to its goal and publishes what it is like. Orders are waited for beside the
+// questions, so that a slow one makes nobody blind.
+func (d *Driver) lookOnce(state *nodeState, goal NodeGoal, busy bool, why reasons) {
+	ctx := state.ctx
+	onlyOrdered := why.ordered && !why.beat && !why.changed
+	if why.ordered {
+		state.last.OrderFailure = refusal(why.err)
+	}
+	if onlyOrdered && why.err != nil {
+		d.publish(state, state.last)
+		return
+	}
+	var beat time.Time
+	if why.beat && busy {
+		beat = time.Now()
+		beat = beat.Add(-beat.Sub(d.began) % d.config.BusyInterval)
+	}
+	last := state.last
+	if err := d.guarded(func() error { last = d.observe(ctx, goal, busy, beat, last); return nil }); err != nil {
+		last = failed(last, err)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if !onlyOrdered { // What an order did is looked at; if it did not help, it is given again at the next beat.
+		last = d.converge(state, goal, last)
+	}
+	state.last = last
+	d.publish(state, last)
+}
+
 // converge gives the order that the goal needs, if any.
-func (d *Driver) converge(loop *nodeLoop, goal NodeGoal, node NodeObservation) NodeObservation {
+func (d *Driver) converge(state *nodeState, goal NodeGoal, node NodeObservation) NodeObservation {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	order := orderFor(goal, node)
 	switch {
-	case loop.ordering || !node.Known():
+	case state.ordering || !node.Known():
 	case order == nothing:
 		node.OrderFailure = ""
 	default:
-		d.order(loop, goal, order)
+		d.order(state, goal, order)
 	}
 	return node
 }
 
 // order gives an order. The caller holds the lock.
-func (d *Driver) order(loop *nodeLoop, goal NodeGoal, order order) {
-	ctx, cancel := context.WithCancel(loop.ctx)
-	loop.ordering, loop.giveUp = true, cancel
+func (d *Driver) order(state *nodeState, goal NodeGoal, order order) {
+	ctx, cancel := context.WithCancel(state.ctx)
+	state.ordering, state.giveUp = true, cancel
 	if order == stop {
-		loop.started = time.Time{}
+		state.started = time.Time{}
 	} else {
-		loop.started = time.Now()
+		state.started = time.Now()
 	}
 	d.wait.Go(func() {
-		err := d.guarded(func() error { return d.give(ctx, loop, goal, order) })
+		err := d.guarded(func() error { return d.give(ctx, state, goal, order) })
 		cancel()
-		d.ended(loop, err)
-		select {
-		case loop.ordered <- err:
-		case <-loop.ctx.Done():
-		}
+		d.ended(state, err)
 	})
 }
 
 // ended notes that an order has ended, and stops what shall not run any more and may.
-func (d *Driver) ended(loop *nodeLoop, err error) {
+func (d *Driver) ended(state *nodeState, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	loop.ordering = false
+	state.ordering = false
 	if errors.Is(err, emqx.ErrSilent) || errors.Is(err, context.Canceled) {
-		loop.echoing = time.Now().Add(orderEcho)
+		state.echoing = time.Now().Add(orderEcho)
 	}
-	if d.nodes[loop.goal.Name] == loop && !loop.started.IsZero() {
-		d.stopAtOnce(loop, d.observation.Load().Nodes[loop.goal.Name])
+	if d.nodes[state.goal.Name] == state && !state.started.IsZero() {
+		d.stopAtOnce(state, d.observation.Load().Nodes[state.goal.Name])
 	}
+	d.due(state, reasons{ordered: true, err: err})
 }
 
 // refusal says why an order was not carried out; empty when it was, or when it was given up.
@@ -160,68 +213,64 @@ func refusal(err error) string {
 
 // stopAtOnce stops an evacuation that shall not run any more by what is known: a look at the node, or an answer to an order,
 // that takes long must not hold it up. The caller holds the lock.
-func (d *Driver) stopAtOnce(loop *nodeLoop, node NodeObservation) {
+func (d *Driver) stopAtOnce(state *nodeState, node NodeObservation) {
 	switch {
-	case loop.goal.Intent != Serve:
-	case loop.ordering && !loop.started.IsZero():
-		loop.giveUp() // It is stopped when that has ended.
-	case !loop.ordering && loop.ctx.Err() == nil && (node.Evacuation != nil || loop.mayRun(node)):
-		d.order(loop, loop.goal, stop)
+	case state.goal.Intent != Serve:
+	case state.ordering && !state.started.IsZero():
+		state.giveUp() // It is stopped when that has ended.
+	case !state.ordering && state.ctx.Err() == nil && (node.Evacuation != nil || state.mayRun(node)):
+		d.order(state, state.goal, stop)
 	}
 }
 
 // mayRun reports whether an evacuation was ordered and its node has not been looked at since.
-func (l *nodeLoop) mayRun(node NodeObservation) bool {
-	return !l.started.IsZero() && !l.started.Before(node.Seen)
+func (n *nodeState) mayRun(node NodeObservation) bool {
+	return !n.started.IsZero() && !n.started.Before(node.Seen)
 }
 
 // starting notes that an evacuation is ordered now.
-func (d *Driver) starting(loop *nodeLoop) {
+func (d *Driver) starting(state *nodeState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	loop.started = time.Now()
+	state.started = time.Now()
 }
 
 // stillWanted waits for the moment in a beat to start an evacuation and reports whether the goal is still the same then.
-func (d *Driver) stillWanted(ctx context.Context, loop *nodeLoop, goal NodeGoal) bool {
+func (d *Driver) stillWanted(ctx context.Context, state *nodeState, goal NodeGoal) bool {
 	if goal.StartPhase == 0 {
 		return true
 	}
-	timer := time.NewTimer(d.untilNext(d.config.BusyInterval, goal.StartPhase))
+	timer := time.NewTimer(d.untilNext(goal.StartPhase))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
 	case <-timer.C:
 	}
-	now, _ := d.loopGoal(loop)
+	now, _ := d.goalOf(state)
 	return now.equal(goal)
 }
 
-func (d *Driver) loopGoal(loop *nodeLoop) (NodeGoal, bool) {
+func (d *Driver) goalOf(state *nodeState) (NodeGoal, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return loop.goal, loop.busy
+	return state.goal, state.busy
 }
 
-// untilNext is how long it takes to the next time that is a phase later than a beat of an interval. All nodes of a
-// cluster are asked at the same beats, so that a client on its way from one to another is not counted twice.
-func (d *Driver) untilNext(interval, phase time.Duration) time.Duration {
-	wait := (phase - time.Since(d.began)) % interval
-	if wait <= 0 {
-		wait += interval
-	}
-	return wait
+// untilNext is how long it takes to the next time that is a phase later than a beat. All nodes of a cluster that is busy are
+// asked at the same beats, so that a client on its way from one to another is not counted twice.
+func (d *Driver) untilNext(phase time.Duration) time.Duration {
+	return until(d.began, d.config.BusyInterval, phase)
 }
 
-// interval is how long to wait before the next asking. A node that does not answer, or does not do as it is told, is
+// untilLook is how long to wait before a node is looked at again. One that does not answer, or does not do as it is told, is
 // asked often enough to be seen soon when that is over.
-func (d *Driver) interval(busy bool, last NodeObservation) time.Duration {
-	if busy {
-		return d.config.BusyInterval
+func (d *Driver) untilLook(state *nodeState, busy bool) time.Duration {
+	switch {
+	case busy:
+		return d.untilNext(0)
+	case !state.last.Known() || state.last.OrderFailure != "":
+		return d.config.Turns.next(state.goal.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
 	}
-	if !last.Known() || last.OrderFailure != "" {
-		return min(5*d.config.BusyInterval, d.config.IdleInterval)
-	}
-	return d.config.IdleInterval
+	return d.config.Turns.next(state.goal.Name, d.config.IdleInterval, restingPerSecond)
 }

@@ -16,12 +16,12 @@ import (
 
 // observe asks a node about itself and returns what is known now. Asked at a beat, which is zero for other times, it takes a
 // sample.
-func (d *Driver) observe(ctx context.Context, goal NodeGoal, beat time.Time, last NodeObservation) NodeObservation {
+func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, beat time.Time, last NodeObservation) NodeObservation {
 	credentials, err := d.credentials.get(ctx)
 	if err != nil {
 		return failed(last, err)
 	}
-	next, counted, err := d.ask(ctx, goal, credentials, last)
+	next, counted, err := d.ask(ctx, goal, busy, credentials, last)
 	if err != nil {
 		d.distrust(credentials, err)
 		return failed(last, err)
@@ -64,15 +64,18 @@ func stable(err error) string {
 	return err.Error()
 }
 
-// ask puts all questions at once: an answer is whole or there is none. A listener that was seen to run is not asked
+// ask puts all questions, at once while the cluster is busy and over one connection while it is not: an answer is whole or there is none. A listener that was seen to run is not asked
 // about again while the node answers. It returns, too, when the clients had been counted.
-func (d *Driver) ask(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
+func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
 	var (
 		next      NodeObservation
 		counted   time.Time
 		listeners sync.Mutex
 	)
 	group, groupCtx := errgroup.WithContext(ctx)
+	if !busy {
+		group.SetLimit(1)
+	}
 	question := func(ask func() error) { group.Go(func() error { return d.guarded(ask) }) }
 	question(func() (err error) {
 		next.Info, err = d.config.API.Info(groupCtx, goal.Node, credentials)
@@ -190,7 +193,7 @@ func runs(status emqx.EvacuationStatus, asked emqx.Evacuation) bool {
 
 // give gives an order. An evacuation is started in its phase of a beat, if it is still wanted then; one that is to be
 // started again is stopped at once, so that it evicts nobody in between.
-func (d *Driver) give(ctx context.Context, loop *nodeLoop, goal NodeGoal, order order) error {
+func (d *Driver) give(ctx context.Context, state *nodeState, goal NodeGoal, order order) error {
 	credentials, err := d.credentials.get(ctx)
 	if err != nil {
 		return err
@@ -203,8 +206,8 @@ func (d *Driver) give(ctx context.Context, loop *nodeLoop, goal NodeGoal, order 
 		}
 		logger.V(2).Info("Stopped the evacuation", "restart", order == restart)
 	}
-	if (order == start || order == restart) && d.stillWanted(ctx, loop, goal) {
-		d.starting(loop)
+	if (order == start || order == restart) && d.stillWanted(ctx, state, goal) {
+		d.starting(state)
 		if err := d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation); err != nil {
 			d.distrust(credentials, err)
 			return err

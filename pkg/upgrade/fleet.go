@@ -25,6 +25,7 @@ type fleet struct {
 	logger klog.Logger
 	// panicked is told of a panic in a driver.
 	panicked func()
+	turns    *evacuate.Turns
 
 	mu      sync.Mutex
 	drivers map[cache.ObjectName]*member
@@ -55,7 +56,7 @@ func (f *fleet) driver(resource *v2beta1.EMQX) *evacuate.Driver {
 			return f.credentials(ctx, name.Namespace, secret)
 		},
 		Changed: func() { f.wake(name) }, Panicked: f.panicked,
-		Logger: f.logger.WithValues("emqx", name.String()),
+		Turns: f.turns, Logger: f.logger.WithValues("emqx", name.String()),
 	})
 	f.drivers[name] = &member{uid: resource.UID, driver: driver}
 	return driver
