@@ -17,7 +17,7 @@ import (
 //	soonAfter      what it would do without for a moment: rates of evacuations, which nodes have joined, what a Service selects
 //	newsAfter      what it waits for, who is ready, what decides the rate, every tenth of the clients
 //	detailAfter    words and rates that differ while nothing else does
-//	countsAfter    how many clients and sessions there are, when that differs by a hundredth
+//	countsAfter    how many clients there are, when that differs by a tenth
 //
 // The times are since the last write.
 const (
@@ -182,15 +182,8 @@ func uncounted(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
 	return status
 }
 
-// counts reports whether two statuses differ by a hundredth or more in the number of clients, or of the clients or sessions of
-// a node.
+// counts reports whether two statuses differ by a tenth or more in the number of clients. What single nodes have follows it.
 func counts(before, after v2beta1.EMQXStatus) bool {
-	was := nodesOf(before)
-	return noticeable(before.Clients, after.Clients) || slices.ContainsFunc(after.CoreNodes, func(node v2beta1.EMQXNode) bool {
-		return noticeable(was[node.Node].LiveConnections, node.LiveConnections) || noticeable(was[node.Node].Connections, node.Connections)
-	})
-}
-
-func noticeable(was, is int64) bool {
-	return was != is && max(was-is, is-was)*100 >= was
+	was, is := before.Clients, after.Clients
+	return was != is && max(was-is, is-was)*10 >= was
 }

@@ -75,8 +75,9 @@ func TestWorth(t *testing.T) {
 		{"one that is about the same", estimate(time.Minute), estimate(69 * time.Second), detailAfter},
 		{"other words for the same", nil, upgrade(func(u *v2beta1.UpgradeStatus) { u.WaitingFor = "no answer in time" }), detailAfter},
 		{"some clients have moved", nil, upgrade(func(u *v2beta1.UpgradeStatus) { u.ClientsPerSecond++ }), detailAfter},
-		{"a hundredth of the clients has gone", nil, func(s *v2beta1.EMQXStatus) { s.Clients -= 11 }, countsAfter},
-		{"sessions of a node", nil, func(s *v2beta1.EMQXStatus) { s.CoreNodes[0].Connections -= 5 }, countsAfter},
+		{"a tenth of the clients has gone", nil, func(s *v2beta1.EMQXStatus) { s.Clients -= 101 }, countsAfter},
+		{"the first client", func(s *v2beta1.EMQXStatus) { s.Clients = 0 }, func(s *v2beta1.EMQXStatus) { s.Clients = 1 }, countsAfter},
+		{"clients of a node", nil, func(s *v2beta1.EMQXStatus) { s.Clients -= 100; s.CoreNodes[0].LiveConnections -= 100 }, never},
 		{"a client has gone", nil, func(s *v2beta1.EMQXStatus) { s.Clients--; s.CoreNodes[0].LiveConnections-- }, never},
 	} {
 		t.Run(test.reason, func(t *testing.T) {

@@ -58,7 +58,7 @@ type EMQXStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer, to a hundredth and within
+	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer, to a tenth and within
 	// five minutes; metrics tell it of the moment.
 	// +optional
 	Clients int64 `json:"clients"`

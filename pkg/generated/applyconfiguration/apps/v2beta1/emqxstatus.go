@@ -22,7 +22,7 @@ type EMQXStatusApplyConfiguration struct {
 	Phase *appsv2beta1.Phase `json:"phase,omitempty"`
 	// Conditions are Ready, Available, Progressing and Stalled, in this order.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer, to a hundredth and within
+	// Clients is the number of MQTT clients connected to the cluster, as far as its nodes answer, to a tenth and within
 	// five minutes; metrics tell it of the moment.
 	Clients *int64 `json:"clients,omitempty"`
 	// Upgrade tells of the upgrade that is under way, or of the last one.
