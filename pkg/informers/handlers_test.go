@@ -288,7 +288,12 @@ func TestTrim(t *testing.T) {
 	set.Spec.Template.Spec = corev1.PodSpec{Containers: []corev1.Container{container}, NodeName: "dropped", Volumes: []corev1.Volume{{Name: "dropped"}, config}}
 	otherSet := set.DeepCopy()
 	otherSet.Name = "database"
-	for _, object := range []any{own, foreign, other, set, otherSet} {
+	wrote := func(fields string) metav1.ManagedFieldsEntry {
+		return metav1.ManagedFieldsEntry{Manager: "kubectl-edit", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(fields)}
+	}
+	secret := &metav1.PartialObjectMetadata{ObjectMeta: meta("e-node-cookie")}
+	secret.ManagedFields = []metav1.ManagedFieldsEntry{wrote(`{"f:metadata":{"f:labels":{}}}`), wrote(`{"f:data":{"f:node_cookie":{}}}`)}
+	for _, object := range []any{own, foreign, other, set, otherSet, secret} {
 		kept, err := trim(object)
 		require.NoError(t, err)
 		require.Same(t, object, kept)
@@ -300,4 +305,5 @@ func TestTrim(t *testing.T) {
 	container.Command, container.Env = nil, []corev1.EnvVar{domain}
 	require.Equal(t, corev1.PodSpec{Containers: []corev1.Container{container}, Volumes: []corev1.Volume{config}}, set.Spec.Template.Spec)
 	require.Empty(t, otherSet.Spec.Template.Spec)
+	require.Equal(t, []metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", FieldsV1: metav1.NewFieldsV1(fieldsOfData)}}, secret.ManagedFields, "who wrote the content")
 }

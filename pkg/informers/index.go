@@ -1,6 +1,8 @@
 package informers
 
 import (
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -85,9 +87,30 @@ func trim(object any) (any, error) {
 			o.ObjectMeta = identity(o)
 		}
 		o.Annotations = nil
+		o.ManagedFields = writersOfData(o.ManagedFields)
+		return object, nil
 	}
 	accessor.SetManagedFields(nil)
 	return object, nil
+}
+
+// fieldsOfData are the managed fields of whoever wrote content, without its keys.
+const fieldsOfData = `{"f:data":{}}`
+
+// WritesData reports whether managed fields are those of who wrote the content of a Secret or ConfigMap.
+func WritesData(fields metav1.ManagedFieldsEntry) bool {
+	return fields.FieldsV1 != nil && strings.Contains(fields.FieldsV1.GetRawString(), `"f:data"`)
+}
+
+// writersOfData are who wrote content, and when.
+func writersOfData(all []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+	var writers []metav1.ManagedFieldsEntry
+	for _, fields := range all {
+		if WritesData(fields) {
+			writers = append(writers, metav1.ManagedFieldsEntry{Manager: fields.Manager, Time: fields.Time, FieldsV1: metav1.NewFieldsV1(fieldsOfData)})
+		}
+	}
+	return writers
 }
 
 // identity is what says which object it is, and whose.

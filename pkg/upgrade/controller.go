@@ -104,6 +104,7 @@ func New(config Config) (*Controller, error) {
 	c.fleet = &fleet{
 		kube: config.Kube, api: c.config.EMQXAPI, drivers: map[cache.ObjectName]*member{}, logger: klog.Background(),
 		wake: c.wakeBatched, panicked: func() { c.metrics.panics.WithLabelValues("driver").Inc() },
+		turns: evacuate.NewTurns(),
 	}
 	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, password: c.fleet.password}
 	c.gauges = newGauges(config.Caches, c.fleet)
@@ -212,7 +213,7 @@ func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, t
 	}
 	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.known(emqx).cookie, driver.Observation(), time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.of(c.config.Caches, emqx), driver.Observation(), time.Now())
 	if err == nil {
 		if decision := machine.Decide(snapshot); !decision.Gone {
 			driver.Pursue(decision.Goal)
@@ -275,10 +276,13 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 	}
 	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
-	cookie := c.cookies.of(ctx, c.config.Caches, emqx, time.Now())
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), cookie, driver.Observation(), time.Now())
+	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.of(c.config.Caches, emqx), driver.Observation(), time.Now())
 	if err != nil {
 		return "error", 0, fmt.Errorf("look at EMQX %s: %w", name, err)
+	}
+	if snapshot.CookieInDoubt() {
+		c.cookies.read(ctx, c.config.Caches, emqx, snapshot.Now)
+		snapshot.Cookie = c.cookies.of(c.config.Caches, emqx)
 	}
 	decision := machine.Decide(snapshot)
 	if decision.Gone {

@@ -3,11 +3,9 @@ package upgrade
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -20,8 +18,8 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
-// cookies keeps what tells the cookie of each cluster from another, and who wrote it. Of Secrets only metadata is cached: the
-// content is read when the version of the Secret changes, and not at every sync. The cookie itself is not kept.
+// cookies keeps what tells the cookie of each cluster from another. Of Secrets only metadata is cached, which tells who wrote it and
+// when: the content is read only where nodes run that are older than that. The cookie itself is not kept.
 type cookies struct {
 	kube kubernetes.Interface
 	mu   sync.Mutex
@@ -32,7 +30,7 @@ type cookies struct {
 type knownCookie struct {
 	uid     types.UID
 	version string
-	cookie  machine.Cookie
+	digest  string
 	// failed is when it could not be read; zero when it was.
 	failed time.Time
 }
@@ -44,28 +42,39 @@ func newCookies(kube kubernetes.Interface) *cookies {
 	return &cookies{kube: kube, all: map[cache.ObjectName]knownCookie{}}
 }
 
-// of is what is known of the cookie in a cluster's Secret, which is read if it has changed. It is zero when it is not known.
-func (c *cookies) of(ctx context.Context, caches *informers.Caches, emqx *v2beta1.EMQX, now time.Time) machine.Cookie {
+// of is what is known of the cookie in a cluster's Secret. It asks nobody.
+func (c *cookies) of(caches *informers.Caches, emqx *v2beta1.EMQX) machine.Cookie {
 	secret, exists := caches.Secrets.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: emqx.NodeCookieSecretName()})
 	if !exists {
 		return machine.Cookie{}
 	}
+	var cookie machine.Cookie
+	cookie.Writer, cookie.Written = writerOf(secret)
+	if known := c.known(emqx); known.uid == secret.UID && known.version == secret.ResourceVersion {
+		cookie.Digest = known.digest
+	}
+	return cookie
+}
+
+// read has the content of a cluster's Secret be known, once for each version of it.
+func (c *cookies) read(ctx context.Context, caches *informers.Caches, emqx *v2beta1.EMQX, now time.Time) {
+	secret, exists := caches.Secrets.Get(cache.ObjectName{Namespace: emqx.Namespace, Name: emqx.NodeCookieSecretName()})
+	if !exists {
+		return
+	}
 	known := c.known(emqx)
 	if known.uid == secret.UID && known.version == secret.ResourceVersion && (known.failed.IsZero() || now.Sub(known.failed) < cookieRetry) {
-		return known.cookie
+		return
 	}
 	known = knownCookie{uid: secret.UID, version: secret.ResourceVersion}
-	read, err := readCookie(ctx, c.kube, emqx)
-	if err != nil {
+	var err error
+	if known.digest, err = cookieDigest(ctx, c.kube, emqx); err != nil {
 		klog.FromContext(ctx).Error(err, "The cookie cannot be compared")
 		known.failed = now
-	} else {
-		known.cookie = read
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all[key(emqx)] = known
-	return known.cookie
 }
 
 func (c *cookies) known(emqx *v2beta1.EMQX) knownCookie {
@@ -80,28 +89,25 @@ func (c *cookies) forget(name cache.ObjectName) {
 	delete(c.all, name)
 }
 
-// readCookie reads a cluster's Secret.
-func readCookie(ctx context.Context, kube kubernetes.Interface, emqx *v2beta1.EMQX) (machine.Cookie, error) {
+// cookieDigest reads a cluster's Secret, and tells its cookie from others.
+func cookieDigest(ctx context.Context, kube kubernetes.Interface, emqx *v2beta1.EMQX) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	name := emqx.NodeCookieSecretName()
 	secret, err := kube.CoreV1().Secrets(emqx.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return machine.Cookie{}, fmt.Errorf("read the cookie from Secret %s/%s: %w", emqx.Namespace, name, err)
+		return "", fmt.Errorf("read the cookie from Secret %s/%s: %w", emqx.Namespace, name, err)
 	}
-	cookie := machine.Cookie{Digest: resources.CookieDigest(emqx, secret.Data[resources.NodeCookieKey])}
-	cookie.Writer, cookie.Written = writerOf(secret)
-	return cookie, nil
+	return resources.CookieDigest(emqx, secret.Data[resources.NodeCookieKey]), nil
 }
 
 // writerOf is the field manager that wrote a Secret's content last, and when; the Secret's creation when nobody tells.
-func writerOf(secret *corev1.Secret) (writer string, written time.Time) {
-	written = secret.CreationTimestamp.Time
-	for _, entry := range secret.ManagedFields {
-		if entry.Time == nil || entry.FieldsV1 == nil || entry.Time.Time.Before(written) || !strings.Contains(entry.FieldsV1.GetRawString(), `"f:data"`) {
-			continue
+func writerOf(secret metav1.Object) (writer string, written time.Time) {
+	written = secret.GetCreationTimestamp().Time
+	for _, entry := range secret.GetManagedFields() {
+		if entry.Time != nil && !entry.Time.Time.Before(written) && informers.WritesData(entry) {
+			writer, written = entry.Manager, entry.Time.Time
 		}
-		writer, written = entry.Manager, entry.Time.Time
 	}
 	return writer, written
 }

@@ -244,11 +244,11 @@ func force(ours bool) metav1.ApplyOptions {
 }
 
 func (e *executor) createSet(ctx context.Context, s machine.Snapshot, a machine.CreateSet) error {
-	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	digest, err := cookieDigest(ctx, e.kube, s.EMQX)
 	if err != nil {
 		return err
 	}
-	a.Set.CookieDigest = cookie.Digest
+	a.Set.CookieDigest = digest
 	set, err := resources.StatefulSet(s.EMQX, a.Set)
 	if err != nil {
 		return err
@@ -280,7 +280,7 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 	if err != nil {
 		return err
 	}
-	cookie, err := readCookie(ctx, e.kube, s.EMQX)
+	digest, err := cookieDigest(ctx, e.kube, s.EMQX)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 		v2beta1.AnnotationNodeCount:      strconv.Itoa(int(a.NodeCount)),
 		v2beta1.AnnotationReplicas:       strconv.Itoa(int(a.NodeCount)),
 		resources.AnnotationIntent:       a.Intent,
-		resources.AnnotationCookieDigest: cookie.Digest,
+		resources.AnnotationCookieDigest: digest,
 	}))
 }
 

@@ -95,23 +95,37 @@ func cookieLost(s Snapshot) *Lack {
 		s.EMQX.NodeCookieSecretName(), resources.NodeCookieKey)}
 }
 
+// olderThanCookie is a pod that runs since before the Secret was written, with another cookie as far as is known; nil when
+// there is none.
+func (s *Snapshot) olderThanCookie() *Pod {
+	for _, set := range s.Sets {
+		for i, pod := range set.Pods {
+			if set.CookieDigest != "" && set.CookieDigest != s.Cookie.Digest && pod.ContainerRunning && pod.ContainerStarted.Before(s.Cookie.Written) {
+				return &set.Pods[i]
+			}
+		}
+	}
+	return nil
+}
+
+// CookieInDoubt reports whether the Secret was written since nodes started that run, so that it may hold another cookie.
+func (s *Snapshot) CookieInDoubt() bool {
+	return s.olderThanCookie() != nil && s.Cookie.Digest == ""
+}
+
 // cookieChanged: nodes run with another cookie than the one that the Secret holds now. Those that start now never join them.
 func cookieChanged(s Snapshot) *Lack {
+	pod := s.olderThanCookie()
+	if pod == nil || s.Cookie.Digest == "" {
+		return nil
+	}
 	by := ""
 	if s.Cookie.Writer != "" {
 		by = " by " + s.Cookie.Writer
 	}
-	for _, set := range s.Sets {
-		for _, pod := range set.Pods {
-			if s.Cookie.Digest == "" || set.CookieDigest == "" || set.CookieDigest == s.Cookie.Digest || !pod.ContainerRunning || !pod.ContainerStarted.Before(s.Cookie.Written) {
-				continue
-			}
-			return &Lack{"CookieChanged", fmt.Sprintf("the cookie in Secret %s was changed%s at %s, and nodes such as %s run with the one before, so that nodes that start now cannot join them: "+
-				"put that back as the entry %s, as the environment variable EMQX_NODE__COOKIE of pod %s tells it",
-				s.EMQX.NodeCookieSecretName(), by, s.Cookie.Written.UTC().Format(time.RFC3339), pod.Node, resources.NodeCookieKey, pod.Name)}
-		}
-	}
-	return nil
+	return &Lack{"CookieChanged", fmt.Sprintf("the cookie in Secret %s was changed%s at %s, and nodes such as %s run with the one before, so that nodes that start now cannot join them: "+
+		"put that back as the entry %s, as the environment variable EMQX_NODE__COOKIE of pod %s tells it",
+		s.EMQX.NodeCookieSecretName(), by, s.Cookie.Written.UTC().Format(time.RFC3339), pod.Node, resources.NodeCookieKey, pod.Name)}
 }
 
 func configProblem(s Snapshot) *Lack {

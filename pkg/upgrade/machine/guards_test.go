@@ -92,6 +92,23 @@ func withCookie(digest string, after time.Duration) func(*Snapshot) {
 	}
 }
 
+// TestCookieInDoubt: the Secret is read where nodes run that are older than what it holds, and nowhere else.
+func TestCookieInDoubt(t *testing.T) {
+	for _, test := range []struct {
+		reason string
+		s      Snapshot
+		doubt  bool
+	}{
+		{"it was written after nodes had started", upgrading(v2beta1.PhaseDone, withCookie("", time.Second)), true},
+		{"before", upgrading(v2beta1.PhaseDone, withCookie("", -time.Second)), false},
+		{"it has been read", upgrading(v2beta1.PhaseDone, withCookie("old", time.Second)), false},
+		{"it has been read, and is another", upgrading(v2beta1.PhaseDone, withCookie("new", time.Second)), false},
+		{"nobody noted with what nodes started", upgrading(v2beta1.PhaseDone), false},
+	} {
+		t.Run(test.reason, func(t *testing.T) { require.Equal(t, test.doubt, test.s.CookieInDoubt()) })
+	}
+}
+
 func TestChangedCookieIsNamed(t *testing.T) {
 	problem := problemOf(upgrading(v2beta1.PhaseDone, withCookie("new", time.Second)))
 	require.Equal(t, "the cookie in Secret e-node-cookie was changed by kubectl-edit at 2026-01-01T12:00:00Z, and nodes such as emqx@e-core-blue-0.pods run with the one before, "+

@@ -24,7 +24,7 @@ type broker struct {
 	frozen   time.Time // Until when it is frozen.
 	givenUp  time.Time // Since when the others count it as stopped, until it joins them again; zero for never.
 	dead     bool
-	diedAt   time.Time // When it, or its process before, died.
+	diedAt   time.Time   // When it, or its process before, died.
 	served   bool        // It ever had a client: the truth, whatever was noted.
 	evac     *evacuation // Nil for none.
 	stored   *evacuation // What its disk remembers over a restart of its container.
