@@ -29,7 +29,7 @@ func TestDefaults(t *testing.T) {
 	o, err := parseOptions(nil, env(inPod()), t.Output())
 	require.NoError(t, err)
 	require.Equal(t, options{
-		metricsPort: 8080, healthPort: 8081, workers: 4, logFormat: "json", kubeAPIQPS: 50, kubeAPIBurst: 100,
+		metricsPort: 8080, healthPort: 8081, workers: 8, logFormat: "json", kubeAPIQPS: 200, kubeAPIBurst: 400,
 		leaderElect: true, leaseNamespace: "system", leaseName: "emqx-bg-operator", identity: "operator-0",
 		leaseDuration: 12 * time.Second, leaseRenewDeadline: 8 * time.Second, leaseRetryPeriod: time.Second,
 	}, o)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -26,6 +28,7 @@ func (d *decoded) transform(object any) (any, error) {
 	if !ok {
 		return object, nil // It was missed when it was deleted, and came before.
 	}
+	trimEMQX(emqx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name := cache.MetaObjectToName(emqx)
@@ -42,6 +45,18 @@ func (d *decoded) transform(object any) (any, error) {
 		d.last[name] = emqx
 	}
 	return emqx, nil
+}
+
+// trimEMQX drops what no decision is made from: of the managed fields it matters who wrote the specification, and when.
+func trimEMQX(emqx *v2beta1.EMQX) {
+	var writers []metav1.ManagedFieldsEntry
+	for _, fields := range emqx.ManagedFields {
+		if fields.Subresource == "" {
+			writers = append(writers, metav1.ManagedFieldsEntry{Manager: fields.Manager, Time: fields.Time})
+		}
+	}
+	emqx.ManagedFields = writers
+	delete(emqx.Annotations, corev1.LastAppliedConfigAnnotation)
 }
 
 func (d *decoded) forget(deleted *v2beta1.EMQX) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
@@ -272,4 +273,19 @@ func TestAnUndecodableAnswerIsOneResource(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTrimEMQX: of a resource it is kept what it is and who asked for that.
+func TestTrimEMQX(t *testing.T) {
+	written := metav1.NewTime(time.Unix(7, 0))
+	emqx := &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{
+		Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "a": "b"},
+		ManagedFields: []metav1.ManagedFieldsEntry{
+			{Manager: "kubectl-edit", Time: &written, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)},
+			{Manager: "emqx-bg-operator", Subresource: "status", Time: &written, FieldsV1: metav1.NewFieldsV1(`{"f:status":{}}`)},
+		},
+	}}
+	trimEMQX(emqx)
+	require.Equal(t, map[string]string{"a": "b"}, emqx.Annotations)
+	require.Equal(t, []metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", Time: &written}}, emqx.ManagedFields)
 }

@@ -43,7 +43,7 @@ type Config struct {
 	Caches *informers.Caches
 	// Registry is where metrics are registered.
 	Registry prometheus.Registerer
-	// Workers is how many keys are worked on at once; zero means 4.
+	// Workers is how many keys are worked on at once; zero means 8.
 	Workers int
 	// EMQXAPI is how EMQX nodes are reached; nil means HTTP.
 	EMQXAPI evacuate.API
@@ -79,7 +79,7 @@ const (
 	busyDelay = time.Second
 	// syncTimeout bounds the writes of one sync together: a webhook that hangs holds no worker for longer.
 	syncTimeout    = 15 * time.Second
-	defaultWorkers = 4
+	defaultWorkers = 8
 )
 
 // New returns a controller whose handlers are added to the caches. It does nothing until Run.
