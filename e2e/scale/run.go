@@ -61,6 +61,11 @@ func Run(ctx context.Context, config Config) (results []Result, err error) {
 		return nil, err
 	}
 	up := localkube.UpOptions{Dir: filepath.Join(config.Dir, "cluster"), ClusterBinary: config.ClusterBinary, APIOnly: true}
+	if dir, err := state.OpenDir(up.Dir); err != nil {
+		return nil, err
+	} else if _, err := dir.Load(); err == nil {
+		return nil, fmt.Errorf("start the control plane: one is up in %s; `cluster down --dir %s --purge` ends it", up.Dir, up.Dir)
+	}
 	up.Progress = func(sentence string) { r.say("%s", sentence) }
 	if err := localkube.Up(ctx, up); err != nil {
 		return nil, err
@@ -85,7 +90,9 @@ func (r *run) measure(ctx context.Context) (results []Result, err error) {
 	var fakes sync.WaitGroup
 	defer fakes.Wait()
 	defer stop(nil)
-	r.fleet = nodes.NewFleet(nodes.Config{Clients: r.config.Clients, Return: 250 * time.Millisecond})
+	if r.fleet, err = nodes.NewFleet(nodes.Config{Clients: r.config.Clients, Return: 250 * time.Millisecond}); err != nil {
+		return nil, err
+	}
 	defer r.fleet.Close()
 	acting, err := controllers.New(controllers.Config{
 		Kube: r.kube, Fleet: r.fleet, Addresses: r.addresses(), Start: r.config.PodStart, Stop: r.config.PodStop,

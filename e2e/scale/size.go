@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/scale/nodes"
@@ -73,27 +74,56 @@ func (r *run) build(ctx context.Context, clusters int) (took time.Duration, err 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, o.stop()) }()
+	added := clusters - r.clusters
+	told := time.Now()
+	// Some at a time: an operator that builds a thousand at once asks thousands of nodes every second.
 	wanted := map[string]int64{}
-	for ; r.clusters < clusters; r.clusters++ {
+	err = until(ctx, buildLimit, "all clusters to be Ready", func() (bool, error) {
+		at := r.watcher.ready(wanted)
+		for name := range at {
+			delete(wanted, name)
+		}
+		if time.Since(told) > progressInterval {
+			told = time.Now()
+			r.say("%d of %d new clusters are Ready", added-(clusters-r.clusters)-len(wanted), added)
+		}
+		if err := r.create(ctx, min(clusters-r.clusters, buildAtOnce-len(wanted)), wanted); err != nil {
+			return false, err
+		}
+		return len(wanted) == 0, o.alive()
+	})
+	r.say("%d clusters are Ready, %d of them new, with %d nodes", clusters, added, r.fleet.Running())
+	return time.Since(began), err
+}
+
+const (
+	// buildAtOnce is how many clusters are being built at the same time, creators how many are made.
+	buildAtOnce, creators = 60, 8
+	// progressInterval is how often it is told how far something is.
+	progressInterval = 15 * time.Second
+)
+
+// create makes so many more resources, and notes their generations.
+func (r *run) create(ctx context.Context, count int, generations map[string]int64) error {
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(creators)
+	for range count {
 		emqx := r.template.DeepCopy()
 		emqx.Name = nameOf(r.clusters)
-		made, err := r.emqx.AppsV2beta1().EMQXes(namespace).Create(ctx, emqx, metav1.CreateOptions{})
-		if err != nil {
-			return 0, fmt.Errorf("make EMQX %s: %w", emqx.Name, err)
-		}
-		wanted[made.Name] = made.Generation
+		r.clusters++
+		group.Go(func() error {
+			made, err := r.emqx.AppsV2beta1().EMQXes(namespace).Create(ctx, emqx, metav1.CreateOptions{})
+			if err != nil {
+				return fmt.Errorf("make EMQX %s: %w", emqx.Name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			generations[made.Name] = made.Generation
+			return nil
+		})
 	}
-	told := time.Now()
-	err = until(ctx, buildLimit, "all clusters to be Ready", func() (bool, error) {
-		_, ready := r.watcher.ready(wanted)
-		if time.Since(told) > 15*time.Second {
-			told = time.Now()
-			r.say("%d of %d new clusters are Ready", ready, len(wanted))
-		}
-		return ready == len(wanted), o.alive()
-	})
-	r.say("%d clusters are Ready, %d of them new, with %d nodes", clusters, len(wanted), r.fleet.Running())
-	return time.Since(began), err
+	return group.Wait()
 }
 
 // alive is an error once the operator has ended.

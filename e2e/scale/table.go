@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -23,7 +24,7 @@ func Table(results []Result) string {
 	row("memory at rest, MiB", func(r Result) string { return mebibytes(r.Rest.Bytes) })
 	row("heap in use at rest, MiB", func(r Result) string { return mebibytes(r.Rest.HeapBytes) })
 	row("processor at rest, % of a core", func(r Result) string { return fmt.Sprintf("%.2f", 100*r.Rest.CPU) })
-	row("goroutines at rest", func(r Result) string { return fmt.Sprint(r.Rest.Goroutines) })
+	row("goroutines at rest", func(r Result) string { return strconv.Itoa(r.Rest.Goroutines) })
 	row("open connections at rest: to nodes / all", func(r Result) string {
 		return fmt.Sprintf("%d / %d", r.Rest.NodeConnections, r.Rest.Connections)
 	})
@@ -41,8 +42,8 @@ func Table(results []Result) string {
 	})
 	row("start: at rest after, s", func(r Result) string { return seconds(r.Start.Rest) })
 	row("start: processor until then, % of a core", func(r Result) string { return fmt.Sprintf("%.0f", 100*r.Start.CPU) })
-	row("start: requests to nodes until then", func(r Result) string { return fmt.Sprint(r.Start.Requests) })
-	row("start: writes to the API server until then", func(r Result) string { return fmt.Sprint(r.Start.Writes.Total()) })
+	row("start: requests to nodes until then", func(r Result) string { return strconv.FormatInt(r.Start.Requests, 10) })
+	row("start: writes to the API server until then", func(r Result) string { return strconv.Itoa(r.Start.Writes.Total()) })
 	row("start: most memory, MiB", func(r Result) string { return mebibytes(r.Start.PeakBytes) })
 	row("start: longest scrape, ms", func(r Result) string { return milliseconds(r.Start.Scrape) })
 	row("change of a resource → first write, median, ms", func(r Result) string { return fmt.Sprintf("%.1f", r.Latency.Seconds()*1000) })

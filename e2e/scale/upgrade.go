@@ -42,13 +42,12 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 	var at map[string]time.Time
 	told := time.Now()
 	err := until(ctx, upgradeLimit, fmt.Sprintf("%d upgrades", count), func() (bool, error) {
-		var ready int
-		at, ready = r.watcher.ready(generations)
-		if time.Since(told) > 15*time.Second {
+		at = r.watcher.ready(generations)
+		if time.Since(told) > progressInterval {
 			told = time.Now()
-			r.say("%d of %d upgrades are done", ready, count)
+			r.say("%d of %d upgrades are done", len(at), count)
 		}
-		return ready == count, o.alive()
+		return len(at) == count, o.alive()
 	})
 	if err != nil {
 		return result, err

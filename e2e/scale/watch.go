@@ -63,18 +63,17 @@ func (w *watcher) see(object any) {
 	w.seen[emqx.Name] = now
 }
 
-// ready tells when each of the resources became Ready at a generation, or a later one, and how many did.
-func (w *watcher) ready(generations map[string]int64) (at map[string]time.Time, count int) {
+// ready tells when each of the resources became Ready at a generation, or a later one, of those that did.
+func (w *watcher) ready(generations map[string]int64) map[string]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	at = make(map[string]time.Time, len(generations))
+	at := make(map[string]time.Time, len(generations))
 	for name, generation := range generations {
 		if now := w.seen[name]; now.generation >= generation && !now.ready.IsZero() {
 			at[name] = now.ready
-			count++
 		}
 	}
-	return at, count
+	return at
 }
 
 // state is what a resource was last seen as, at a generation; empty when that was not seen yet.

@@ -63,7 +63,7 @@ func (p *Process) Connections(network netip.Prefix, port uint64) (there, all int
 			own[inode] = true
 		}
 	}
-	for _, read := range []func() (procfs.NetTCP, error){p.fs.NetTCP, p.fs.NetTCP6} {
+	for _, read := range []func() (procfs.NetTCP, error){p.fs.NetTCP, p.fs.NetTCP6} { //nolint:staticcheck // It is read once a window: netlink is not worth a dependency.
 		lines, err := read()
 		if err != nil {
 			return 0, 0, fmt.Errorf("list the connections of process %d: %w", p.proc.PID, err)

@@ -254,25 +254,24 @@ func (n *Node) getCluster(string, []byte) answer {
 
 // getListener knows the listeners of the default configuration.
 func (n *Node) getListener(id string, _ []byte) answer {
-	port, found := map[string]int{"tcp:default": 1883, "ssl:default": 8883, "ws:default": 8083, "wss:default": 8084}[id]
-	if !found {
-		return refusal(http.StatusNotFound, "BAD_LISTENER_ID", "Listener id not found")
+	for _, listener := range n.cluster.fleet.listeners {
+		if listener.ID != id {
+			continue
+		}
+		told := listener.Config.Clone()
+		told["id"], told["type"], told["bind"], told["running"], told["current_connections"] = id, listener.Type, listener.Bind, true, 0
+		if listener.Type == "tcp" {
+			told["current_connections"] = n.live
+		}
+		return ok(told)
 	}
-	kind, name, _ := strings.Cut(id, ":")
-	clients := 0
-	if kind == "tcp" {
-		clients = n.live
-	}
-	return ok(map[string]any{
-		"id": id, "type": kind, "name": name, "enable": true, "bind": fmt.Sprintf("0.0.0.0:%d", port), "running": true,
-		"current_connections": clients, "acceptors": 16, "max_connections": "infinity",
-	})
+	return refusal(http.StatusNotFound, "BAD_LISTENER_ID", "Listener id not found")
 }
 
 func (n *Node) getLicence(string, []byte) answer {
 	return ok(map[string]any{
 		"customer": "Fake", "customer_type": 10, "deployment": "bench", "email": "bench@example.com", "expiry": false,
-		"expiry_at": "2099-01-01", "max_sessions": 10000000, "max_tps": 10000000, "start_at": "2024-01-01", "type": "official",
+		"expiry_at": "2099-01-01", "max_sessions": 10000000, "max_connections": 10000000, "max_tps": 10000000, "start_at": "2024-01-01", "type": "official",
 	})
 }
 
@@ -350,7 +349,7 @@ func readOptions(body []byte) (evacuate.Options, error) {
 		MigrateTo       []string `json:"migrate_to"`
 	}
 	if err := json.Unmarshal(body, &asked); err != nil {
-		return options, errors.New("Invalid json message received") //nolint:revive,staticcheck // EMQX's own words.
+		return options, errors.New("Invalid json message received") //nolint:staticcheck // EMQX's own words.
 	}
 	for _, wait := range []struct {
 		asked *int
@@ -360,13 +359,17 @@ func readOptions(body []byte) (evacuate.Options, error) {
 			*wait.is = time.Duration(*wait.asked) * time.Second
 		}
 	}
-	for _, rate := range []struct{ asked, is *int }{{asked.ConnRate, &options.ConnRate}, {asked.SessRate, &options.SessRate}} {
-		if rate.asked != nil {
-			if *rate.asked < 1 {
-				return options, errors.New("a rate is a positive integer")
-			}
-			*rate.is = *rate.asked
+	for _, rate := range []struct {
+		name      string
+		asked, is *int
+	}{{"conn_evict_rate", asked.ConnRate, &options.ConnRate}, {"sess_evict_rate", asked.SessRate, &options.SessRate}} {
+		if rate.asked == nil {
+			continue
 		}
+		if *rate.asked < 1 {
+			return options, fmt.Errorf(`{"value":%d,"reason":{"expected":"pos_integer()"},"path":"root.%s","kind":"validation_error"}`, *rate.asked, rate.name)
+		}
+		*rate.is = *rate.asked
 	}
 	options.MigrateTo = asked.MigrateTo
 	return options, nil

@@ -197,19 +197,29 @@ func (c *Cluster) takeOver(a absence) {
 	}
 }
 
-// comeAndGo changes the number of clients of each node that takes some, by a hundredth or two around what it should be.
+// comeAndGo has a few clients come or go, so that there are always about as many as there should be.
 func (c *Cluster) comeAndGo() {
 	open := c.open()
+	if len(open) == 0 {
+		return
+	}
+	total := 0
+	for _, n := range c.members {
+		total += n.live
+	}
+	for _, a := range c.away {
+		total += a.count
+	}
 	for _, n := range open {
-		fair := c.wanted / len(open)
-		step := max(1, fair/50)
+		step := max(1, c.wanted/100)
 		change := rand.IntN(2*step+1) - step //nolint:gosec // A lot, no secret.
-		if slack := max(2, fair/25); n.live+change > fair+slack || n.live+change < fair-slack {
+		if far := total - c.wanted; far > step && change > 0 || far < -step && change < 0 {
 			change = -change
 		}
 		change = max(change, -n.live)
 		n.live += change
 		n.sessions += change
+		total += change
 	}
 }
 

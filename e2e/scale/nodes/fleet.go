@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
 )
 
 // Port is where a node's management API listens: that of EMQX's dashboard.
@@ -26,10 +29,12 @@ type Config struct {
 
 // Fleet is all nodes of all clusters.
 type Fleet struct {
-	config Config
+	config    Config
+	listeners []settings.Listener
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster
+	order    []*Cluster // As they were made.
 
 	requests  atomic.Int64
 	mark      atomic.Int64 // Counts the calls of Mark.
@@ -39,8 +44,12 @@ type Fleet struct {
 }
 
 // NewFleet returns a fleet without nodes.
-func NewFleet(config Config) *Fleet {
-	return &Fleet{config: config, clusters: map[string]*Cluster{}}
+func NewFleet(config Config) (*Fleet, error) {
+	layers, err := settings.Load(settings.Source{})
+	if err != nil {
+		return nil, fmt.Errorf("read EMQX's default configuration: %w", err)
+	}
+	return &Fleet{config: config, listeners: layers.Effective(nil).Listeners(), clusters: map[string]*Cluster{}}, nil
 }
 
 // Cluster returns the cluster of a name, and makes it when there is none.
@@ -51,6 +60,7 @@ func (f *Fleet) Cluster(name string) *Cluster {
 	if c == nil {
 		c = &Cluster{fleet: f, wanted: f.config.Clients, members: map[string]*Node{}}
 		f.clusters[name] = c
+		f.order = append(f.order, c)
 	}
 	return c
 }
@@ -58,11 +68,7 @@ func (f *Fleet) Cluster(name string) *Cluster {
 func (f *Fleet) all() []*Cluster {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := make([]*Cluster, 0, len(f.clusters))
-	for _, c := range f.clusters {
-		all = append(all, c)
-	}
-	return all
+	return slices.Clone(f.order)
 }
 
 // Beat is how often evacuations and clients go on.
