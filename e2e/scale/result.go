@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"maps"
 	"time"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/scale/gauge"
@@ -88,7 +89,17 @@ func (r Requests) add(request gauge.Request) Requests {
 	return r
 }
 
-// sorted out are requests of the operator by kind.
+// with are both together.
+func (r Requests) with(others Requests) Requests {
+	both := Requests{}
+	maps.Copy(both, r)
+	for what, count := range others {
+		both[what] += count
+	}
+	return both
+}
+
+// tally is the requests of the operator by kind.
 type tally struct{ writes, events, reads, leases Requests }
 
 func (t *tally) add(requests []gauge.Request) {

@@ -177,12 +177,8 @@ func (r *run) restAfter(ctx context.Context, o *operator, result *Result, asked 
 		if err != nil {
 			return err
 		}
-		for what, count := range counted.writes {
-			if result.Start.Writes == nil {
-				result.Start.Writes = Requests{}
-			}
-			result.Start.Writes[what] += count
-		}
+		// What was written in a window that was none of rest belongs to the start.
+		result.Start.Writes = result.Start.Writes.with(counted.writes).with(counted.events).with(result.Rest.Writes)
 		if result.Rest, err = r.window(ctx, o); err != nil {
 			return err
 		}
@@ -224,20 +220,14 @@ func (r *run) window(ctx context.Context, o *operator) (Rest, error) {
 	if rest.Bytes, rest.PeakBytes, err = o.process.Memory(); err != nil {
 		return rest, err
 	}
-	if rest.NodeConnections, rest.Connections, err = o.process.Connections(r.addresses(), nodesPort); err != nil {
+	if rest.NodeConnections, rest.Connections, err = o.process.Connections(r.addresses(), nodes.Port); err != nil {
 		return rest, err
 	}
 	counted, err := r.tally()
 	if err != nil {
 		return rest, err
 	}
-	rest.Writes, rest.Reads, rest.Leases = counted.writes, counted.reads, counted.leases
-	for event, count := range counted.events {
-		if rest.Writes == nil {
-			rest.Writes = Requests{}
-		}
-		rest.Writes[event] += count
-	}
+	rest.Writes, rest.Reads, rest.Leases = counted.writes.with(counted.events), counted.reads, counted.leases
 	scrape, err := o.scrape(ctx)
 	if err != nil {
 		return rest, fmt.Errorf("scrape the operator: %w", err)
@@ -247,15 +237,6 @@ func (r *run) window(ctx context.Context, o *operator) (Rest, error) {
 	rest.Goroutines, rest.HeapBytes, rest.Scrape, rest.ScrapeBytes = int(goroutines), uint64(heap), scrape.Took, scrape.Bytes
 	return rest, nil
 }
-
-// nodesPort is where nodes listen.
-var nodesPort = func() uint64 {
-	port, err := strconv.ParseUint(nodes.Port, 10, 16)
-	if err != nil {
-		panic(err) // It is a constant.
-	}
-	return port
-}()
 
 // scraper scrapes again and again.
 type scraper struct {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 // Port is where a node's management API listens: that of EMQX's dashboard.
-const Port = "18083"
+const Port = 18083
 
 // Config says what the clients of each cluster are like.
 type Config struct {
@@ -155,7 +156,7 @@ func (f *Fleet) answered(n *Node) {
 
 // listen serves a node's API on its address.
 func (n *Node) listen(address string) error {
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, Port))
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(Port)))
 	if err != nil {
 		return fmt.Errorf("listen for node %s: %w", n.name, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -134,7 +135,7 @@ func (p *pair) ask(address string, q question) answer {
 	if q.key == "" {
 		q.key, q.secret = "opkey", "opsecret"
 	}
-	request, err := http.NewRequestWithContext(p.t.Context(), q.method, "http://"+net.JoinHostPort(address, nodes.Port)+q.path, bytes.NewReader([]byte(q.body)))
+	request, err := http.NewRequestWithContext(p.t.Context(), q.method, "http://"+net.JoinHostPort(address, strconv.Itoa(nodes.Port))+q.path, bytes.NewReader([]byte(q.body)))
 	require.NoError(p.t, err)
 	request.Header.Set("Accept", "application/json")
 	if q.body != "" {
