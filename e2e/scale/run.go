@@ -87,13 +87,14 @@ func Run(ctx context.Context, config Config) (results []Result, err error) {
 func (r *run) measure(ctx context.Context) (results []Result, err error) {
 	// The fakes outlive the operator, whatever ends the run.
 	ctx, stop := context.WithCancelCause(ctx)
-	var fakes sync.WaitGroup
-	defer fakes.Wait()
 	defer stop(nil)
 	if r.fleet, err = nodes.NewFleet(nodes.Config{Clients: r.config.Clients, Return: 250 * time.Millisecond}); err != nil {
 		return nil, err
 	}
 	defer r.fleet.Close()
+	var fakes sync.WaitGroup
+	defer fakes.Wait()
+	defer stop(nil)
 	acting, err := controllers.New(controllers.Config{
 		Kube: r.kube, Fleet: r.fleet, Addresses: r.addresses(), Start: r.config.PodStart, Stop: r.config.PodStop,
 		Failed: func(err error) { r.say("the fakes: %v", err) },

@@ -18,8 +18,9 @@ import (
 const (
 	// buildLimit bounds the making of clusters.
 	buildLimit = 15 * time.Minute
-	// scrapeInterval is that of a Prometheus while the operator starts, and once a window at rest.
-	scrapeInterval = 5 * time.Second
+	// scrapeInterval is how often the operator is scraped once it knows all nodes, as a Prometheus does, and startInterval before
+	// that, to meet the longest scrape.
+	scrapeInterval, startInterval = 30 * time.Second, 2 * time.Second
 )
 
 // size measures with a number of clusters.
@@ -98,7 +99,7 @@ func (r *run) build(ctx context.Context, clusters int) (took time.Duration, err 
 
 const (
 	// buildAtOnce is how many clusters are being built at the same time, creators how many are made.
-	buildAtOnce, creators = 60, 8
+	buildAtOnce, creators = 30, 8
 	// progressInterval is how often it is told how far something is.
 	progressInterval = 15 * time.Second
 )
@@ -151,6 +152,7 @@ func (r *run) settle(ctx context.Context, o *operator, result *Result, asked int
 	if _, result.Start.PeakBytes, err = o.process.Memory(); err != nil {
 		return errors.Join(err, scraping.stop())
 	}
+	scraping.calm()
 	r.say("%d of %d nodes were asked, the last after %s", result.Nodes-result.Start.Missing, result.Nodes, result.Start.Synced.Round(10*time.Millisecond))
 	if err := r.restAfter(ctx, o, result, asked); err != nil {
 		return errors.Join(err, scraping.stop())
@@ -242,36 +244,47 @@ func (r *run) window(ctx context.Context, o *operator) (Rest, error) {
 type scraper struct {
 	longest time.Duration
 	err     error
+	calmed  chan struct{}
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 }
 
 // scrapes begins to scrape the operator, until stop.
 func scrapes(ctx context.Context, o *operator) *scraper {
-	s := &scraper{}
+	s := &scraper{calmed: make(chan struct{})}
 	ctx, s.cancel = context.WithCancel(ctx)
-	s.done.Go(func() {
-		ticker := time.NewTicker(scrapeInterval)
-		defer ticker.Stop()
-		for {
-			scrape, err := o.scrape(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				s.err = fmt.Errorf("scrape the operator: %w", err)
-				return
-			}
-			s.longest = max(s.longest, scrape.Took)
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-		}
-	})
+	s.done.Go(func() { s.run(ctx, o) })
 	return s
 }
+
+func (s *scraper) run(ctx context.Context, o *operator) {
+	ticker := time.NewTicker(startInterval)
+	defer ticker.Stop()
+	calmed := s.calmed
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-calmed:
+			ticker.Reset(scrapeInterval)
+			calmed = nil
+			continue
+		case <-ticker.C:
+		}
+		scrape, err := o.scrape(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.err = fmt.Errorf("scrape the operator: %w", err)
+			return
+		}
+		s.longest = max(s.longest, scrape.Took)
+	}
+}
+
+// calm has it scrape as seldom as a Prometheus does.
+func (s *scraper) calm() { close(s.calmed) }
 
 func (s *scraper) stop() error {
 	s.cancel()

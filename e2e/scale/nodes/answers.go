@@ -101,11 +101,7 @@ func (n *Node) answer(r *http.Request) answer {
 			return *refused
 		}
 	}
-	given := route.answer(n, params, body)
-	if !route.public && given.status == http.StatusOK && r.Method == http.MethodGet {
-		n.cluster.fleet.answered(n)
-	}
-	return given
+	return route.answer(n, params, body)
 }
 
 // route is a path: a colon matches any segment.
@@ -214,6 +210,7 @@ func (n *Node) info() info {
 func (n *Node) getNodes(string, []byte) answer {
 	list := []any{}
 	for _, member := range n.cluster.runningNodes() {
+		n.cluster.fleet.told(member)
 		list = append(list, member.info())
 	}
 	var stopped []string
@@ -231,6 +228,7 @@ func (n *Node) getNodes(string, []byte) answer {
 
 func (n *Node) getNode(name string, _ []byte) answer {
 	if member := n.cluster.running(name); member != nil {
+		n.cluster.fleet.told(member)
 		return ok(member.info())
 	}
 	return nodeNotFound(name)

@@ -55,13 +55,13 @@ type Node struct {
 func (c *Cluster) Start(name, address, version string, keys map[string]string) (*Node, error) {
 	n := &Node{cluster: c, name: name, version: version, started: time.Now(), running: true}
 	n.mark.Store(-1)
-	c.mu.Lock()
-	c.keys = keys
-	c.members[name] = n
-	c.mu.Unlock()
 	if err := n.listen(address); err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keys = keys
+	c.members[name] = n
 	return n, nil
 }
 

@@ -123,15 +123,15 @@ func (f *Fleet) Operations() map[string]int64 {
 	return counts
 }
 
-// Mark forgets which nodes were asked: Seen counts anew.
+// Mark forgets which nodes were told about: Seen counts anew.
 func (f *Fleet) Mark() {
 	f.seen.Store(0)
 	f.seenAt.Store(0)
 	f.mark.Add(1)
 }
 
-// Seen is how many nodes have answered a question about themselves, to somebody with the API key, since Mark, and when the
-// last of them first did.
+// Seen is how many nodes somebody with the API key was told about since Mark, what they are like and how many clients they have,
+// and when the last of them was for the first time.
 func (f *Fleet) Seen() (int, time.Time) {
 	return int(f.seen.Load()), time.Unix(0, f.seenAt.Load())
 }
@@ -145,8 +145,8 @@ func (f *Fleet) count(operation string) {
 	counter.(*atomic.Int64).Add(1)
 }
 
-// answered notes that a node answered a question about itself.
-func (f *Fleet) answered(n *Node) {
+// told notes that somebody was told about a node.
+func (f *Fleet) told(n *Node) {
 	mark := f.mark.Load()
 	if n.mark.Swap(mark) != mark {
 		f.seenAt.Store(time.Now().UnixNano())
