@@ -51,7 +51,7 @@ are left in the directory.`,
 	flags.IntSliceVar(&config.Sizes, "clusters", []int{1, 10, 100, 1000}, "numbers of clusters, rising")
 	flags.IntVar(&config.Nodes, "nodes", 3, "nodes of a cluster")
 	flags.IntVar(&config.Clients, "clients", 300, "clients of a cluster")
-	flags.IntSliceVar(&config.Upgrades, "upgrades", []int{1, 20, 100}, "numbers of upgrades at once, rising; none to leave them out")
+	flags.IntSliceVar(&config.Upgrades, "upgrades", []int{1, 20, 100}, "numbers of upgrades at once, rising; those above the number of clusters are left out")
 	flags.IntVar(&config.Probes, "changes", 50, "changes of a resource to time")
 	flags.DurationVar(&config.Window, "window", 0, "how long a look at the operator at rest takes (default 30s)")
 	flags.DurationVar(&config.Rest, "rest", 0, "how long to wait for the operator to come to rest (default 7m)")
