@@ -100,3 +100,29 @@ func TestTable(t *testing.T) {
 		require.Contains(t, strings.Split(table, "\n"), line)
 	}
 }
+
+func TestGoals(t *testing.T) {
+	good := Result{
+		Clusters: 1000, Nodes: 3000, Latency: 10 * time.Millisecond, Latencies: 50,
+		Start: Start{Synced: time.Minute, PeakBytes: 200 << 20, Scrape: 200 * time.Millisecond},
+		Rest:  Rest{Bytes: 150 << 20, CPU: 0.01, Goroutines: 150},
+		Upgrades: []Upgrade{
+			{Count: 1, Last: 10 * time.Second, Writes: Requests{"a": 25}}, {Count: 100, Last: 12 * time.Second},
+		},
+	}
+	require.Empty(t, Missed(good))
+	require.Empty(t, Missed(Result{Clusters: 1, Nodes: 3}), "what was not measured misses nothing")
+	bad := Result{
+		Clusters: 1000, Nodes: 3000, Latency: 11 * time.Millisecond, Latencies: 50,
+		Start: Start{Missing: 1, PeakBytes: 201 << 20, Scrape: time.Second},
+		Rest:  Rest{Bytes: 151 << 20, CPU: 0.02, Goroutines: 3000, NodeConnections: 1, Writes: Requests{"a": 1}},
+		Upgrades: []Upgrade{
+			{Count: 1, Last: 10 * time.Second, Writes: Requests{"a": 26}}, {Count: 100, Last: 13 * time.Second},
+		},
+	}
+	require.Len(t, Missed(bad), len(goals()))
+	table := strings.Split(Goals([]Result{good, bad}), "\n")
+	require.Contains(t, table, "| goal | at most | 1000 × 3 | 1000 × 3 |")
+	require.Contains(t, table, "| memory at rest | 150 MiB | 150 MiB | **151 MiB** |")
+	require.Contains(t, table, "| 100 upgrades at once, as a multiple of one | 1.2 | 1.20 | **1.30** |")
+}

@@ -35,10 +35,7 @@ func Table(results []Result) string {
 	row("scrape at rest, ms", func(r Result) string { return milliseconds(r.Rest.Scrape) })
 	row("start: caches filled after, s", func(r Result) string { return seconds(r.Start.Ready) })
 	row("start: every node was asked after, s", func(r Result) string {
-		if r.Start.Missing > 0 {
-			return fmt.Sprintf("%d were not", r.Start.Missing)
-		}
-		return seconds(r.Start.Synced)
+		return strings.TrimSuffix(synced(r), " s")
 	})
 	row("start: at rest after, s", func(r Result) string { return seconds(r.Start.Rest) })
 	row("start: processor until then, % of a core", func(r Result) string { return fmt.Sprintf("%.0f", 100*r.Start.CPU) })
@@ -61,10 +58,8 @@ func upgrades(results []Result, row func(string, func(Result) string)) {
 	}
 	cell := func(count int, text func(Upgrade, Result) string) func(Result) string {
 		return func(result Result) string {
-			for _, upgrade := range result.Upgrades {
-				if upgrade.Count == count {
-					return text(upgrade, result)
-				}
+			if upgrade := result.upgrades(count); upgrade != nil {
+				return text(*upgrade, result)
 			}
 			return ""
 		}
@@ -75,10 +70,11 @@ func upgrades(results []Result, row func(string, func(Result) string)) {
 		}))
 		if count > 1 {
 			row(fmt.Sprintf("%d at once: last, as a multiple of one", count), cell(count, func(u Upgrade, r Result) string {
-				if r.Upgrades[0].Count != 1 {
+				one := r.upgrades(1)
+				if one == nil {
 					return ""
 				}
-				return fmt.Sprintf("%.2f", u.Last.Seconds()/r.Upgrades[0].Last.Seconds())
+				return fmt.Sprintf("%.2f", u.Last.Seconds()/one.Last.Seconds())
 			}))
 		}
 		row(fmt.Sprintf("%d at once: writes / events / reads an upgrade", count), cell(count, func(u Upgrade, _ Result) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 
 func scaleCommand() *cobra.Command {
 	var config scale.Config
+	var check bool
 	command := &cobra.Command{
 		Use:   "bench-scale --dir DIR",
 		Short: "Measure the operator with many clusters",
@@ -30,7 +32,7 @@ are left in the directory.`,
 			config.ClusterBinary, config.Out = binary, cmd.ErrOrStderr()
 			results, err := scale.Run(cmd.Context(), config)
 			if len(results) > 0 {
-				say(cmd, "%s", scale.Table(results))
+				say(cmd, "%s\n%s", scale.Table(results), scale.Goals(results))
 			}
 			if err != nil {
 				return err
@@ -41,6 +43,9 @@ are left in the directory.`,
 			}
 			if err := os.WriteFile(filepath.Join(config.Dir, "figures.json"), figures, 0o600); err != nil {
 				return fmt.Errorf("write the figures: %w", err)
+			}
+			if missed := scale.Missed(results[len(results)-1]); check && len(missed) > 0 {
+				return fmt.Errorf("goals were missed: %s", strings.Join(missed, "; "))
 			}
 			return nil
 		},
@@ -56,6 +61,7 @@ are left in the directory.`,
 	flags.DurationVar(&config.Window, "window", 0, "how long a look at the operator at rest takes (default 30s)")
 	flags.DurationVar(&config.Rest, "rest", 0, "how long to wait for the operator to come to rest (default 7m)")
 	flags.StringArrayVar(&config.OperatorFlags, "operator-flag", nil, "a flag to measure the operator with (repeatable)")
+	flags.BoolVar(&check, "check", false, "fail when the largest number of clusters misses a goal")
 	flags.BoolVar(&config.Keep, "keep", false, "leave the control plane running at the end")
 	return command
 }
