@@ -55,7 +55,8 @@ type Rest struct {
 	Writes, Reads, Leases Requests
 	Scrape                time.Duration
 	ScrapeBytes           int
-	HeapBytes             uint64
+	// HeapBytes and StackBytes are what of the memory is heap and stacks of goroutines, as the operator tells.
+	HeapBytes, StackBytes uint64
 }
 
 // Upgrade is what was measured of a number of upgrades at once.

@@ -236,7 +236,8 @@ func (r *run) window(ctx context.Context, o *operator) (Rest, error) {
 	}
 	goroutines, _ := scrape.Sum("go_goroutines", "")
 	heap, _ := scrape.Sum("go_memstats_heap_inuse_bytes", "")
-	rest.Goroutines, rest.HeapBytes, rest.Scrape, rest.ScrapeBytes = int(goroutines), uint64(heap), scrape.Took, scrape.Bytes
+	stacks, _ := scrape.Sum("go_memstats_stack_inuse_bytes", "")
+	rest.Goroutines, rest.HeapBytes, rest.StackBytes, rest.Scrape, rest.ScrapeBytes = int(goroutines), uint64(heap), uint64(stacks), scrape.Took, scrape.Bytes
 	return rest, nil
 }
 

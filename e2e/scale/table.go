@@ -22,7 +22,7 @@ func Table(results []Result) string {
 	row("clusters × nodes", func(r Result) string { return fmt.Sprintf("%d × %d", r.Clusters, r.Nodes/r.Clusters) })
 	table.WriteString("|---|" + strings.Repeat("---:|", len(results)) + "\n")
 	row("memory at rest, MiB", func(r Result) string { return mebibytes(r.Rest.Bytes) })
-	row("heap in use at rest, MiB", func(r Result) string { return mebibytes(r.Rest.HeapBytes) })
+	row("of it heap / stacks, MiB", func(r Result) string { return mebibytes(r.Rest.HeapBytes) + " / " + mebibytes(r.Rest.StackBytes) })
 	row("processor at rest, % of a core", func(r Result) string { return fmt.Sprintf("%.2f", 100*r.Rest.CPU) })
 	row("goroutines at rest", func(r Result) string { return strconv.Itoa(r.Rest.Goroutines) })
 	row("open connections at rest: to nodes / all", func(r Result) string {
