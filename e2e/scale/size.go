@@ -56,7 +56,7 @@ func (r *run) size(ctx context.Context, clusters int) (result Result, err error)
 		if count > clusters {
 			break
 		}
-		upgrade, err := r.upgrade(ctx, o, count)
+		upgrade, err := r.upgrades(ctx, o, count)
 		if err != nil {
 			return result, err
 		}
@@ -263,15 +263,6 @@ func (s *scraper) run(ctx context.Context, o *operator) {
 	defer ticker.Stop()
 	calmed := s.calmed
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-calmed:
-			ticker.Reset(scrapeInterval)
-			calmed = nil
-			continue
-		case <-ticker.C:
-		}
 		scrape, err := o.scrape(ctx)
 		if ctx.Err() != nil {
 			return
@@ -281,6 +272,19 @@ func (s *scraper) run(ctx context.Context, o *operator) {
 			return
 		}
 		s.longest = max(s.longest, scrape.Took)
+		select {
+		case <-ctx.Done():
+			return
+		case <-calmed:
+			ticker.Reset(scrapeInterval)
+			calmed = nil
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		case <-ticker.C:
+		}
 	}
 }
 
