@@ -47,7 +47,7 @@ type Rest struct {
 	Bytes, PeakBytes uint64
 	CPU              float64
 	Goroutines       int
-	// NodeConnections are those to EMQX nodes, Connections all, each the most that was seen.
+	// NodeConnections are those to EMQX nodes, Connections all, at the end of the window.
 	NodeConnections, Connections int
 	// RequestsPerSecond are those to EMQX nodes.
 	RequestsPerSecond float64

@@ -115,7 +115,7 @@ func TestGoals(t *testing.T) {
 	bad := Result{
 		Clusters: 1000, Nodes: 3000, Latency: 11 * time.Millisecond, Latencies: 50,
 		Start: Start{Missing: 1, PeakBytes: 201 << 20, Scrape: time.Second},
-		Rest:  Rest{Bytes: 151 << 20, CPU: 0.02, Goroutines: 3000, NodeConnections: 1, Writes: Requests{"a": 1}},
+		Rest:  Rest{Bytes: 151 << 20, CPU: 0.02, Goroutines: 3000, NodeConnections: 3000, Writes: Requests{"a": 1}},
 		Upgrades: []Upgrade{
 			{Count: 1, Last: 10 * time.Second, Writes: Requests{"a": 26}}, {Count: 100, Last: 13 * time.Second},
 		},
