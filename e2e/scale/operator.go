@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -49,13 +50,9 @@ func (r *run) start(ctx context.Context, flags ...string) (*operator, error) {
 	o.command.Env = []string{"HOME=" + r.config.Dir} // No proxy, no other settings.
 	o.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	o.started = time.Now()
-	if err := o.command.Start(); err != nil {
+	if err := o.begin(); err != nil {
 		return nil, fmt.Errorf("start the operator: %w", err)
 	}
-	go func() {
-		o.err = o.command.Wait()
-		close(o.ended)
-	}()
 	if o.process, err = gauge.NewProcess(o.command.Process.Pid); err != nil {
 		return nil, errors.Join(err, o.stop())
 	}
@@ -72,6 +69,22 @@ func (r *run) start(ctx context.Context, flags ...string) (*operator, error) {
 		return nil, errors.Join(err, o.stop())
 	}
 	return o, nil
+}
+
+// begin starts the process and watches it. It is killed when the thread that started it ends, so the thread is kept for it.
+func (o *operator) begin() error {
+	begun := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(o.ended)
+		err := o.command.Start()
+		begun <- err
+		if err == nil {
+			o.err = o.command.Wait()
+		}
+	}()
+	return <-begun
 }
 
 func (o *operator) url(port, path string) string {
