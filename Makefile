@@ -7,6 +7,8 @@ VERSION ?= 0.1.0
 LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
 SIM_RUNS ?= 10000
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
+SCALE_DIR ?= $(CURDIR)/.cluster/scale
+SCALE_FLAGS ?=
 
 .PHONY: help
 help: ## List the targets.
@@ -67,6 +69,10 @@ demo-up: build ## The same, and leave it running to look around.
 .PHONY: demo-down
 demo-down: ## Stop what demo-up left running.
 	bin/cluster down --dir $(DEMO_DIR)
+
+.PHONY: bench-scale
+bench-scale: build ## Measure the operator with up to 1,000 clusters (docs/scale.md); SCALE_FLAGS="--clusters 100" for one size.
+	bin/cluster bench-scale --dir $(SCALE_DIR) $(SCALE_FLAGS)
 
 .PHONY: image
 image: ## Build the container image (needs a container engine).

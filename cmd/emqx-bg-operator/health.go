@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -79,25 +80,50 @@ func serve(ctx context.Context, o options, registry *prometheus.Registry, h *hea
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	s := &servers{}
-	for _, served := range []struct {
-		port    int
-		handler http.Handler
-	}{{o.metricsPort, metrics}, {o.healthPort, h.probes()}} {
-		address := net.JoinHostPort(o.bindAddress, strconv.Itoa(served.port))
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("serve on %s: %w", address, err)
-		}
-		server := &http.Server{Handler: served.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
-		s.all = append(s.all, server)
-		go func() {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				klog.FromContext(ctx).Error(err, "Serving ended", "address", address)
-			}
-		}()
+	err := errors.Join(
+		s.add(ctx, o.onPort(o.metricsPort), &http.Server{Handler: metrics, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}),
+		s.add(ctx, o.onPort(o.healthPort), &http.Server{Handler: h.probes(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}),
+	)
+	if o.pprofAddress != "" {
+		// A profile takes as long as it is asked to: the whole of it has no timeout.
+		err = errors.Join(err, s.add(ctx, o.pprofAddress, &http.Server{Handler: profiles(), ReadHeaderTimeout: headerTimeout}))
+	}
+	if err != nil {
+		s.close()
+		return nil, err
 	}
 	return s, nil
+}
+
+// headerTimeout, readTimeout and writeTimeout bound a request's head, all of it, and its answer.
+const headerTimeout, readTimeout, writeTimeout = 5 * time.Second, 10 * time.Second, 30 * time.Second
+
+// onPort is a port of the address that metrics and health are served on.
+func (o options) onPort(port int) string { return net.JoinHostPort(o.bindAddress, strconv.Itoa(port)) }
+
+// add has a server serve on an address.
+func (s *servers) add(ctx context.Context, address string, server *http.Server) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve on %s: %w", address, err)
+	}
+	s.all = append(s.all, server)
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			klog.FromContext(ctx).Error(err, "Serving ended", "address", address)
+		}
+	}()
+	return nil
+}
+
+// profiles serves Go's profiles, without the command line, which may name files.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
 }
 
 func (s *servers) close() {

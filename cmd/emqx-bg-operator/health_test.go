@@ -80,3 +80,26 @@ func TestServe(t *testing.T) {
 	s.close()
 	require.Len(t, s.all, 2, "metrics and probes")
 }
+
+func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+	h := &health{caches: caches(true), controller: controller{}, lease: leaderelection.NewLeaderHealthzAdaptor(leaseGrace)}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := free.Addr().String()
+	require.NoError(t, free.Close())
+	s, err := serve(t.Context(), options{bindAddress: "127.0.0.1", pprofAddress: address}, prometheus.NewRegistry(), h)
+	require.NoError(t, err)
+	defer s.close()
+	require.Len(t, s.all, 3, "metrics, probes and profiles")
+	for path, code := range map[string]int{
+		"/debug/pprof/": http.StatusOK, "/debug/pprof/heap": http.StatusOK, "/debug/pprof/goroutine?debug=1": http.StatusOK,
+		"/debug/pprof/cmdline": http.StatusNotFound, "/metrics": http.StatusNotFound,
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, http.NoBody)
+		require.NoError(t, err)
+		answer, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, code, answer.StatusCode, path)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ type options struct {
 	bindAddress        string
 	metricsPort        int
 	healthPort         int
+	pprofAddress       string
 	workers            int
 	logLevel           int
 	logFormat          string
@@ -69,6 +71,7 @@ func parseOptions(args []string, env func(string) (string, bool), out io.Writer)
 	flags.StringVar(&o.bindAddress, "bind-address", "", "`address` that metrics and health are served on; unset, all")
 	flags.IntVar(&o.metricsPort, "metrics-port", 8080, "`port` of /metrics")
 	flags.IntVar(&o.healthPort, "health-port", 8081, "`port` of /livez and /readyz")
+	flags.StringVar(&o.pprofAddress, "pprof-address", "", "loopback `address` and port, such as 127.0.0.1:6060, that Go's profiles are served on; unset, they are not")
 	flags.IntVar(&o.workers, "workers", 8, "`number` of EMQX resources that are worked on at once; none of them waits for EMQX")
 	flags.IntVar(&o.logLevel, "log-level", 0, "how much to log: 0 transitions and errors, 2 actions, 4 syncs, 5 more")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or console")
@@ -98,6 +101,8 @@ func (o options) validate(rest []string) error {
 		return fmt.Errorf("unknown argument %q: try --help", rest[0])
 	case o.logFormat != "json" && o.logFormat != "console":
 		return fmt.Errorf("--log-format must be json or console, not %q", o.logFormat)
+	case o.pprofAddress != "" && !onLoopback(o.pprofAddress):
+		return fmt.Errorf("--pprof-address must be a loopback address with a port, such as 127.0.0.1:6060, not %q: profiles tell what is in memory", o.pprofAddress)
 	case o.workers < 1:
 		return fmt.Errorf("--workers must be 1 or more, not %d", o.workers)
 	case o.logLevel < 0:
@@ -109,6 +114,13 @@ func (o options) validate(rest []string) error {
 			"and that longer than two of --leader-election-retry-period")
 	}
 	return nil
+}
+
+// onLoopback reports whether an address with a port can be reached from this machine only. Names are not resolved: what they
+// lead to may change.
+func onLoopback(address string) bool {
+	parsed, err := netip.ParseAddrPort(address)
+	return err == nil && parsed.Addr().IsLoopback()
 }
 
 // restConfig says how to reach the API server.

@@ -71,6 +71,10 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		{"no worker", "--workers=0", "--workers must be 1 or more"},
 		{"a format that does not exist", "--log-format=xml", "--log-format must be json or console"},
 		{"a level below the least", "--log-level=-1", "--log-level must be 0 or more"},
+		{"profiles for everybody", "--pprof-address=0.0.0.0:6060", "--pprof-address must be a loopback address"},
+		{"profiles for everybody, in short", "--pprof-address=:6060", "--pprof-address must be a loopback address"},
+		{"profiles at a name, which may lead anywhere", "--pprof-address=localhost:6060", "--pprof-address must be a loopback address"},
+		{"profiles without a port", "--pprof-address=127.0.0.1", "--pprof-address must be a loopback address"},
 		{"a leader that gives up after its lease has run out", "--leader-election-renew-deadline=12s", "must be longer than"},
 		{"a leader that gives up after one try", "--leader-election-retry-period=5s", "must be longer than"},
 		{"no pause between two tries", "--leader-election-retry-period=0s", "must be longer than"},
@@ -87,6 +91,14 @@ func TestOutsideOfAClusterTheLeaseNeedsANamespace(t *testing.T) {
 	require.ErrorContains(t, err, "--leader-election-namespace is needed")
 	_, err = parseOptions([]string{"--leader-elect=false", "--leader-election-retry-period=0s"}, noEnv, t.Output())
 	require.NoError(t, err, "without an election its flags do not matter")
+}
+
+func TestProfilesOnLoopback(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:6060", "127.9.8.7:1", "[::1]:6060"} {
+		o, err := parseOptions([]string{"--pprof-address", address}, env(inPod()), t.Output())
+		require.NoError(t, err)
+		require.Equal(t, address, o.pprofAddress)
+	}
 }
 
 func TestHelp(t *testing.T) {

@@ -36,6 +36,8 @@ type UpOptions struct {
 	Progress func(sentence string)
 	// NoWait returns when the programs have started, without waiting for the Node to be ready.
 	NoWait bool
+	// APIOnly starts etcd and kube-apiserver and nothing else: what acts on objects is up to the caller.
+	APIOnly bool
 	// Registry keeps clusters apart; empty for the machine's.
 	Registry state.Registry
 }
@@ -231,16 +233,16 @@ func (u *upper) startAll(ctx context.Context) error {
 	defer health.Close()
 	u.health = health
 	// Each group needs the one before it; within a group they start side by side.
-	for _, group := range [][]string{
-		{controlplane.Etcd},
-		{controlplane.APIServer},
-		{controlplane.ControllerManager, controlplane.Scheduler, controlplane.Agent},
-	} {
+	groups := [][]string{{controlplane.Etcd}, {controlplane.APIServer}}
+	if !u.options.APIOnly {
+		groups = append(groups, []string{controlplane.ControllerManager, controlplane.Scheduler, controlplane.Agent})
+	}
+	for _, group := range groups {
 		if err := u.startGroup(ctx, group); err != nil {
 			return err
 		}
 	}
-	if u.options.NoWait {
+	if u.options.NoWait || u.options.APIOnly {
 		return nil
 	}
 	return u.waitNode(ctx)

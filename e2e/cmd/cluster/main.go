@@ -38,5 +38,6 @@ func run() error {
 	root.AddCommand(emqxCommands()...)
 	root.AddCommand(loadCommands()...)
 	root.AddCommand(demoCommands()...)
+	root.AddCommand(scaleCommand())
 	return root.ExecuteContext(ctx)
 }
