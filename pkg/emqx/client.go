@@ -71,7 +71,7 @@ func NewClient(observe RequestObserver) *Client {
 				Proxy:               http.ProxyFromEnvironment,
 				DialContext:         dialer.DialContext,
 				MaxIdleConnsPerHost: 6,               // The questions of a second.
-				IdleConnTimeout:     3 * time.Second, // A node at rest is asked much later.
+				IdleConnTimeout:     2 * time.Second, // A node at rest is asked much later.
 				// The nodes' certificates are self-signed unless a user brings some, and the address is a pod's: TLS
 				// hides the API key from listeners here, it cannot prove who answers.
 				TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // See above.

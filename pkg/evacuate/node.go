@@ -64,8 +64,9 @@ func stable(err error) string {
 	return err.Error()
 }
 
-// ask puts all questions, at once while the cluster is busy and over one connection while it is not: an answer is whole or there is none. A listener that was seen to run is not asked
-// about again while the node answers. It returns, too, when the clients had been counted.
+// ask puts all questions, at once while the cluster is busy and over one connection while it is not: an answer is whole or there
+// is none. A listener that was seen to run is not asked about again while the node answers, and neither is at rest whether a
+// node takes clients that did and is not evacuated. It returns, too, when the clients had been counted.
 func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
 	var (
 		next      NodeObservation
@@ -87,10 +88,12 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 		slices.Sort(next.Members)
 		return err
 	})
-	question(func() (err error) {
-		next.Available, err = d.config.API.Available(groupCtx, goal.Node)
-		return err
-	})
+	if next.Available = last.Known() && last.Available && last.Evacuation == nil; !next.Available || busy {
+		question(func() (err error) {
+			next.Available, err = d.config.API.Available(groupCtx, goal.Node)
+			return err
+		})
+	}
 	question(func() (err error) {
 		next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
 		return err

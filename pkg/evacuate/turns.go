@@ -18,8 +18,8 @@ type Turns struct {
 
 // How many nodes are asked a second at most: of those at rest, if they do not answer, and if nobody has asked them yet.
 const (
-	restingPerSecond = 12
-	silentPerSecond  = 120
+	restingPerSecond = 7
+	silentPerSecond  = 50
 	firstPerSecond   = 100
 )
 
