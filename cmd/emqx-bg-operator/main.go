@@ -67,6 +67,7 @@ func run(ctx context.Context, options options) error {
 	}
 	controller, err := upgrade.New(upgrade.Config{
 		Kube: clients.Kube, EMQX: clients.EMQX, Caches: caches, Registry: registry, Workers: options.workers,
+		MaxConcurrentUpgrades: options.maxUpgrades,
 	})
 	if err != nil {
 		return err

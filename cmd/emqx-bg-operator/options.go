@@ -22,6 +22,7 @@ type options struct {
 	healthPort         int
 	pprofAddress       string
 	workers            int
+	maxUpgrades        int
 	logLevel           int
 	logFormat          string
 	kubeAPIQPS         float64
@@ -73,6 +74,7 @@ func parseOptions(args []string, env func(string) (string, bool), out io.Writer)
 	flags.IntVar(&o.healthPort, "health-port", 8081, "`port` of /livez and /readyz")
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "loopback `address` and port, such as 127.0.0.1:6060, that Go's profiles are served on; unset, they are not")
 	flags.IntVar(&o.workers, "workers", 8, "`number` of EMQX resources that are worked on at once; none of them waits for EMQX")
+	flags.IntVar(&o.maxUpgrades, "max-concurrent-upgrades", 0, "`number` of clusters that are upgraded at the same time at most, the others wait; 0 means any")
 	flags.IntVar(&o.logLevel, "log-level", 0, "how much to log: 0 transitions and errors, 2 actions, 4 syncs, 5 more")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or console")
 	flags.Float64Var(&o.kubeAPIQPS, "kube-api-qps", 200, "requests a second to the API server, in the long run")
@@ -99,6 +101,8 @@ func (o options) validate(rest []string) error {
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("unknown argument %q: try --help", rest[0])
+	case o.maxUpgrades < 0:
+		return fmt.Errorf("--max-concurrent-upgrades must not be negative: %d", o.maxUpgrades)
 	case o.logFormat != "json" && o.logFormat != "console":
 		return fmt.Errorf("--log-format must be json or console, not %q", o.logFormat)
 	case o.pprofAddress != "" && !onLoopback(o.pprofAddress):

@@ -68,6 +68,7 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		{"an argument that is no flag", "run", `unknown argument "run"`},
 		{"a flag that does not exist", "--replicas=2", "flag provided but not defined"},
 		{"a number that is none", "--workers=many", "invalid value"},
+		{"less than any upgrade", "--max-concurrent-upgrades=-1", "must not be negative"},
 		{"no worker", "--workers=0", "--workers must be 1 or more"},
 		{"a format that does not exist", "--log-format=xml", "--log-format must be json or console"},
 		{"a level below the least", "--log-level=-1", "--log-level must be 0 or more"},

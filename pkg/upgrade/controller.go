@@ -34,7 +34,7 @@ import (
 //
 // +kubebuilder:rbac:groups=apps.emqx.io,resources=emqxes/status,verbs=patch
 
-// Config is what a Controller is made of. All fields but EMQXAPI and Workers are required.
+// Config is what a Controller is made of. All fields but EMQXAPI, Workers and MaxConcurrentUpgrades are required.
 type Config struct {
 	// Kube and EMQX are how objects are written.
 	Kube kubernetes.Interface
@@ -45,6 +45,8 @@ type Config struct {
 	Registry prometheus.Registerer
 	// Workers is how many keys are worked on at once; zero means 8.
 	Workers int
+	// MaxConcurrentUpgrades is how many clusters may be upgraded at the same time; zero means any number.
+	MaxConcurrentUpgrades int
 	// EMQXAPI is how EMQX nodes are reached; nil means HTTP.
 	EMQXAPI evacuate.API
 }
@@ -67,6 +69,7 @@ type Controller struct {
 
 	configs *configs
 	cookies *cookies
+	queued  *queued
 	failing slots
 }
 
@@ -98,6 +101,7 @@ func New(config Config) (*Controller, error) {
 		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: "emqx"}),
 		backoff: newBackoff(),
 	}
+	c.queued = newQueued(config.Caches, config.MaxConcurrentUpgrades, c.queue.Add)
 	if config.EMQXAPI == nil {
 		c.config.EMQXAPI = emqx.NewClient(c.metrics.emqxRequest)
 	}
@@ -284,7 +288,7 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		c.cookies.read(ctx, c.config.Caches, emqx, snapshot.Now)
 		snapshot.Cookie = c.cookies.of(c.config.Caches, emqx)
 	}
-	decision := machine.Decide(snapshot)
+	decision := c.queued.decide(&snapshot)
 	if decision.Gone {
 		c.fleet.drop(name)
 		return c.finish(ctx, snapshot, decision, nil)
@@ -349,6 +353,7 @@ func (c *Controller) forget(name cache.ObjectName) {
 	c.gauges.forget(name)
 	c.configs.forget(name)
 	c.cookies.forget(name)
+	c.queued.forget(name)
 	c.backoff.forget(name)
 	c.metrics.forget(name)
 }

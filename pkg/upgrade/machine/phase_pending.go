@@ -2,13 +2,15 @@ package machine
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
 // pending judges what the specification asks for against what is there.
 //
-//	waits for  nothing: guards have seen to it that the specification is valid and its revision known
+//	waits for  other clusters to be upgraded, where not all may be at once; guards have seen to it that the specification is
+//	           valid and its revision known
 //	does       adopts what another operator built; names what will change
 //	then       Provisioning, or Done when nothing changes
 func pending(s Snapshot) Decision {
@@ -20,6 +22,9 @@ func pending(s Snapshot) Decision {
 	why := difference(s)
 	if why == "" {
 		return finish(s, "the cluster is as the specification asks")
+	}
+	if lack := queued(s); !lack.None() {
+		return wait(s, serve(s), lack)
 	}
 	decision := advance(s, serve(s), v2beta1.PhaseProvisioning, why)
 	began := s.upgradeStatus()
@@ -33,6 +38,33 @@ func pending(s Snapshot) Decision {
 		decision.Upgrade.EvacuationStartedTime = began.EvacuationStartedTime
 	}
 	return decision
+}
+
+// UnderWay reports whether a status tells of a cluster that is being upgraded or built.
+func UnderWay(status v2beta1.EMQXStatus) bool {
+	switch status.Phase {
+	case v2beta1.PhaseProvisioning, v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown:
+		return true
+	case v2beta1.PhasePending:
+		return status.Upgrade != nil && status.Upgrade.StartedTime != nil && status.Upgrade.FinishedTime == nil
+	case v2beta1.PhaseDone:
+	}
+	return false
+}
+
+// UpgradesUnderWay is the reason of a wait for other clusters.
+const UpgradesUnderWay = "UpgradesUnderWay"
+
+// queued says whom an upgrade waits for that has not begun. A cluster that serves nobody yet waits for no other.
+func queued(s Snapshot) Lack {
+	if s.MaxUpgrades == 0 || len(s.Others) < s.MaxUpgrades || UnderWay(s.EMQX.Status) || s.currentRevision() == "" {
+		return Lack{}
+	}
+	first, more := s.Others, ""
+	if len(first) > 3 {
+		first, more = first[:3], fmt.Sprintf(" and %d more", len(s.Others)-3)
+	}
+	return Lack{UpgradesUnderWay, fmt.Sprintf("%s%s to be upgraded first: at most %d clusters are at a time", strings.Join(first, ", "), more, s.MaxUpgrades)}
 }
 
 // difference says in what the cluster differs from the specification; empty when in nothing.

@@ -41,6 +41,10 @@ type Snapshot struct {
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.
 	Observation evacuate.Observation
+	// MaxUpgrades is how many clusters of the operator may be upgraded at the same time; zero means any number. Others are
+	// those that are, but for this one.
+	MaxUpgrades int
+	Others      []string
 }
 
 // Role tells the nodes of a cluster apart: each has sets, and a target, of its own.
