@@ -35,9 +35,9 @@ func (t *Turns) first() time.Duration { return t.unasked.Reserve().Delay() }
 // second. Each has its own moment in that.
 func (t *Turns) next(name string, interval time.Duration, perSecond int64) time.Duration {
 	interval = max(interval, time.Duration(t.nodes.Load())*time.Second/time.Duration(perSecond))
-	h := fnv.New64a()
+	h := fnv.New32a()
 	_, _ = h.Write([]byte(name)) // Never fails.
-	return until(t.began, interval, time.Duration(h.Sum64()%uint64(interval)))
+	return until(t.began, interval, time.Duration(h.Sum32())*time.Microsecond%interval)
 }
 
 // until is how long it takes to the next time that is a phase later than a beat of an interval, counted from a time.

@@ -475,7 +475,7 @@ func (w *world) putCookieBack() {
 func (w *world) writeCookie(secret *corev1.Secret, cookie string) {
 	secret = secret.DeepCopy()
 	secret.Data = map[string][]byte{resources.NodeCookieKey: []byte(cookie)}
-	secret.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "stranger", Time: ptr.To(metav1.NewTime(w.now().Truncate(time.Second))), FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{}}`)}}}
+	secret.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "stranger", Time: ptr.To(metav1.NewTime(w.now().Truncate(time.Second))), FieldsV1: metav1.NewFieldsV1(`{"f:data":{}}`)}}
 	w.kube.put(secrets, secret)
 }
 
