@@ -23,6 +23,8 @@ type truth struct {
 	outage       time.Time // Since when nobody is led to anybody although somebody could be; zero for not.
 	excused      int       // Clients that nodes evicted which nobody could stop.
 	uncounted    int       // Clients that were away when they were counted.
+	countedAt    time.Time // When the operator counted them last.
+	departed     int       // Clients that left on their own since.
 	limit        int       // The largest limit of late.
 	refusedUntil time.Time // Until when the API server refused a kind of write: it is tried again within a minute.
 	deadline     bool      // A user asked to give up evacuations after a time.
@@ -235,7 +237,10 @@ func (w *world) checkAway() {
 	limit := w.limit(emqx, int(w.count(func(*group) bool { return true })))
 	uncounted := w.truth.uncounted
 	if upgrade := emqx.Status.Upgrade; upgrade != nil && upgrade.ClientsTotalTime != nil {
-		uncounted = max(0, total-int(upgrade.ClientsTotal))
+		if at := upgrade.ClientsTotalTime.Time; !at.Equal(w.truth.countedAt) {
+			w.truth.countedAt, w.truth.departed = at, 0
+		}
+		uncounted = max(0, total+w.truth.departed-int(upgrade.ClientsTotal))
 	}
 	w.truth.uncounted = max(w.truth.uncounted, uncounted)
 	w.truth.limit = max(w.truth.limit, limit) // One that was lowered holds for those who are evicted from now on.

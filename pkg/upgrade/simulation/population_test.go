@@ -179,6 +179,7 @@ func (w *world) depart() bool {
 			departed := w.split(g, 1+w.rng.IntN(max(1, g.n/10)))
 			w.note("%d clients leave on their own", departed.n)
 			departed.gone, departed.node, departed.evicted = true, nil, false
+			w.truth.departed += departed.n
 			w.merge()
 			return true
 		}
