@@ -68,6 +68,7 @@ func trim(object any) (any, error) {
 	case *corev1.Pod:
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
 		o.Annotations = nil
+		o.Status = trimmedStatus(o.Status)
 	case *discoveryv1.EndpointSlice:
 	case *corev1.Service:
 		if concerns(o) && o.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" {
@@ -118,6 +119,23 @@ func identity(object metav1.Object) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: object.GetName(), Namespace: object.GetNamespace(), UID: object.GetUID(), ResourceVersion: object.GetResourceVersion(),
 		OwnerReferences: object.GetOwnerReferences(),
+	}
+}
+
+// trimmedStatus is what is read of a pod's status.
+func trimmedStatus(status corev1.PodStatus) corev1.PodStatus {
+	containers := func(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
+		var kept []corev1.ContainerStatus
+		for _, status := range statuses {
+			kept = append(kept, corev1.ContainerStatus{
+				Name: status.Name, State: status.State, LastTerminationState: status.LastTerminationState, ContainerID: status.ContainerID,
+			})
+		}
+		return kept
+	}
+	return corev1.PodStatus{
+		Phase: status.Phase, Conditions: status.Conditions, PodIP: status.PodIP, StartTime: status.StartTime,
+		InitContainerStatuses: containers(status.InitContainerStatuses), ContainerStatuses: containers(status.ContainerStatuses),
 	}
 }
 

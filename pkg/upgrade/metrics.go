@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
@@ -110,8 +110,8 @@ type gauges struct {
 	working atomic.Bool
 
 	mu sync.Mutex
-	// last are the statuses of the moment, by key: what is written of them is often older.
-	last map[cache.ObjectName]v2beta1.EMQXStatus
+	// last are what the last look at each cluster showed: what is written of it is often older.
+	last map[cache.ObjectName]shown
 
 	phase, paused, stalled, undecodable, clients, total, moved, estimatedEnd       *prometheus.Desc
 	nodeClients, nodeSessions, nodeConnRate, nodeSessRate, nodeUp, nodeEnd, seenAt *prometheus.Desc
@@ -122,7 +122,7 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 		return prometheus.NewDesc(metricsPrefix+name, help, append([]string{"namespace", "name"}, labels...), nil)
 	}
 	return &gauges{
-		caches: caches, fleet: fleet, last: map[cache.ObjectName]v2beta1.EMQXStatus{},
+		caches: caches, fleet: fleet, last: map[cache.ObjectName]shown{},
 		phase:        cluster("phase", "1 for the phase that a cluster is in, 0 for the others.", "phase"),
 		paused:       cluster("paused", "1 while spec.updateStrategy.paused is set."),
 		stalled:      cluster("stalled", "1 while only a person can help, with the reason.", "reason"),
@@ -141,11 +141,30 @@ func newGauges(caches *informers.Caches, fleet *fleet) *gauges {
 	}
 }
 
-// tell notes the status of the moment.
-func (g *gauges) tell(name cache.ObjectName, status v2beta1.EMQXStatus) {
+// shown is what is told of a cluster.
+type shown struct {
+	stalled   string
+	clients   int64
+	upgrade   *v2beta1.UpgradeStatus
+	revisions map[string]string // Of its nodes, by name.
+}
+
+func shownOf(status v2beta1.EMQXStatus) shown {
+	return shown{stalled: machine.StalledReason(status), clients: status.Clients, upgrade: status.Upgrade}
+}
+
+// tell notes what a look showed.
+func (g *gauges) tell(s machine.Snapshot, status v2beta1.EMQXStatus) {
+	look := shownOf(status)
+	look.revisions = map[string]string{}
+	for _, set := range s.Sets {
+		for _, pod := range set.Pods {
+			look.revisions[pod.Node] = set.Revision
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.last[name] = status
+	g.last[key(s.EMQX)] = look
 }
 
 func (g *gauges) forget(name cache.ObjectName) {
@@ -154,14 +173,28 @@ func (g *gauges) forget(name cache.ObjectName) {
 	delete(g.last, name)
 }
 
-// status is that of the moment or, before the first sync, what was written last.
-func (g *gauges) status(emqx *v2beta1.EMQX) v2beta1.EMQXStatus {
+// look is what the last look showed or, before the first, what was written last.
+func (g *gauges) look(emqx *v2beta1.EMQX) shown {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if status, known := g.last[key(emqx)]; known {
-		return status
+	if look, known := g.last[key(emqx)]; known {
+		return look
 	}
-	return emqx.Status
+	return shownOf(emqx.Status)
+}
+
+// gauge is a value with labels that it shares with others: with many clusters, a scrape is mostly labels.
+type gauge struct {
+	desc   *prometheus.Desc
+	value  float64
+	labels []*dto.LabelPair
+}
+
+func (g gauge) Desc() *prometheus.Desc { return g.desc }
+
+func (g gauge) Write(out *dto.Metric) error {
+	out.Label, out.Gauge = g.labels, &dto.Gauge{Value: &g.value}
+	return nil
 }
 
 // Describe names the gauges.
@@ -183,64 +216,54 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(g.undecodable, prometheus.GaugeValue, 1, emqx.Namespace, emqx.Name)
 	}
 	for _, emqx := range g.caches.EMQXes.List() {
-		g.collectCluster(out, emqx)
-		g.collectNodes(out, emqx)
+		look := g.look(emqx)
+		g.collectCluster(out, emqx, look)
+		g.collectNodes(out, emqx, look)
 	}
 }
 
-func (g *gauges) collectCluster(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) {
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{emqx.Namespace, emqx.Name}, labels...)...)
-	}
-	status := g.status(emqx)
+func (g *gauges) collectCluster(out chan<- prometheus.Metric, emqx *v2beta1.EMQX, look shown) {
+	labels := prometheus.MakeLabelPairs(g.clients, []string{emqx.Namespace, emqx.Name})
+	tell := func(d *prometheus.Desc, value float64) { out <- gauge{d, value, labels} }
 	for _, phase := range v2beta1.Phases() {
-		gauge(g.phase, truth(emqx.Status.Phase == phase), string(phase))
+		out <- gauge{g.phase, truth(emqx.Status.Phase == phase), prometheus.MakeLabelPairs(g.phase, []string{emqx.Namespace, emqx.Name, string(phase)})}
 	}
-	gauge(g.paused, truth(emqx.Spec.UpdateStrategy.Paused))
-	if reason := machine.StalledReason(status); reason != "" {
-		gauge(g.stalled, 1, reason)
+	if look.stalled != "" {
+		out <- gauge{g.stalled, 1, prometheus.MakeLabelPairs(g.stalled, []string{emqx.Namespace, emqx.Name, look.stalled})}
 	}
-	gauge(g.clients, float64(status.Clients))
-	if upgrade := status.Upgrade; upgrade != nil && emqx.Status.Phase == v2beta1.PhaseEvacuating {
-		gauge(g.total, float64(upgrade.ClientsTotal))
-		gauge(g.moved, float64(upgrade.ClientsMoved))
+	tell(g.paused, truth(emqx.Spec.UpdateStrategy.Paused))
+	tell(g.clients, float64(look.clients))
+	if upgrade := look.upgrade; upgrade != nil && emqx.Status.Phase == v2beta1.PhaseEvacuating {
+		tell(g.total, float64(upgrade.ClientsTotal))
+		tell(g.moved, float64(upgrade.ClientsMoved))
 		if upgrade.EstimatedEndTime != nil {
-			gauge(g.estimatedEnd, float64(upgrade.EstimatedEndTime.Unix()))
+			tell(g.estimatedEnd, float64(upgrade.EstimatedEndTime.Unix()))
 		}
 	}
 }
 
-func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX) {
+func (g *gauges) collectNodes(out chan<- prometheus.Metric, emqx *v2beta1.EMQX, look shown) {
 	observation, ok := g.fleet.observation(key(emqx))
 	if !ok {
 		return
 	}
-	revisions := map[string]string{}
-	if sets, err := gatherSets(g.caches, emqx, resources.Config{}); err == nil { // No port is told.
-		for _, set := range sets {
-			for _, pod := range set.Pods {
-				revisions[pod.Node] = set.Revision
-			}
-		}
-	}
 	for name, node := range observation.Nodes {
-		gauge := func(d *prometheus.Desc, value float64) {
-			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, emqx.Namespace, emqx.Name, name, revisions[name])
-		}
-		gauge(g.nodeUp, truth(node.Known()))
+		labels := prometheus.MakeLabelPairs(g.nodeUp, []string{emqx.Namespace, emqx.Name, name, look.revisions[name]})
+		tell := func(d *prometheus.Desc, value float64) { out <- gauge{d, value, labels} }
+		tell(g.nodeUp, truth(node.Known()))
 		if node.Seen.IsZero() {
 			continue // Unknown is not zero.
 		}
 		var connRate, sessRate int32
 		if node.Evacuation != nil {
 			connRate, sessRate = node.Evacuation.ConnEvictRate, node.Evacuation.SessEvictRate
-			gauge(g.nodeEnd, float64(time.Now().Add(remaining(emqx, node)).UnixMilli())/1000)
+			tell(g.nodeEnd, float64(time.Now().Add(remaining(emqx, node)).UnixMilli())/1000)
 		}
-		gauge(g.seenAt, float64(node.Seen.UnixMilli())/1000)
-		gauge(g.nodeClients, float64(node.Info.LiveConnections.Value))
-		gauge(g.nodeSessions, float64(node.Info.Connections.Value))
-		gauge(g.nodeConnRate, float64(connRate))
-		gauge(g.nodeSessRate, float64(sessRate))
+		tell(g.seenAt, float64(node.Seen.UnixMilli())/1000)
+		tell(g.nodeClients, float64(node.Info.LiveConnections.Value))
+		tell(g.nodeSessions, float64(node.Info.Connections.Value))
+		tell(g.nodeConnRate, float64(connRate))
+		tell(g.nodeSessRate, float64(sessRate))
 	}
 }
 

@@ -34,7 +34,7 @@ func applyStatus(emqx *v2beta1.EMQX, status v2beta1.EMQXStatus) (*applyv2beta1.E
 // at again if it is not yet; zero for never.
 func (c *Controller) tellStatus(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []machine.Failure) (time.Duration, error) {
 	status := machine.StatusOf(s, decision, failures...)
-	c.gauges.tell(key(s.EMQX), status)
+	c.gauges.tell(s, status)
 	now, in := machine.Worth(s.EMQX.Status, status, s.Now.Sub(c.told.of(key(s.EMQX))))
 	if !now {
 		return in, nil
