@@ -41,8 +41,9 @@ type Config struct {
 	Logger logr.Logger
 	// BusyInterval and IdleInterval are the times between two askings of a node; zero means 1 s and 30 s.
 	BusyInterval, IdleInterval time.Duration
-	// Turns are shared by the drivers of all clusters; nil for one alone.
+	// Turns are shared by the drivers of all clusters; nil for one alone. Name tells the clusters apart in them.
 	Turns *Turns
+	Name  string
 }
 
 // Driver brings the EMQX of one cluster to its Goal and observes it.

@@ -270,7 +270,7 @@ func (d *Driver) untilLook(state *nodeState, busy bool) time.Duration {
 	case busy:
 		return d.untilNext(0)
 	case !state.last.Known() || state.last.OrderFailure != "":
-		return d.config.Turns.next(state.goal.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
+		return d.config.Turns.next(d.config.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
 	}
-	return d.config.Turns.next(state.goal.Name, d.config.IdleInterval, restingPerSecond)
+	return d.config.Turns.next(d.config.Name, d.config.IdleInterval, restingPerSecond)
 }

@@ -31,12 +31,12 @@ func NewTurns() *Turns {
 // first is how long a node has to wait that nobody has asked yet.
 func (t *Turns) first() time.Duration { return t.unasked.Reserve().Delay() }
 
-// next is how long it is until the turn of a node: after an interval, or after as long as it takes when so many nodes are asked a
-// second. Each has its own moment in that.
-func (t *Turns) next(name string, interval time.Duration, perSecond int64) time.Duration {
+// next is how long it is until the turn of a cluster's nodes: after an interval, or after as long as it takes when so many nodes are
+// asked a second. Each cluster has its own moment in that, at which all its nodes are asked: only so can they be added up.
+func (t *Turns) next(cluster string, interval time.Duration, perSecond int64) time.Duration {
 	interval = max(interval, time.Duration(t.nodes.Load())*time.Second/time.Duration(perSecond))
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(name)) // Never fails.
+	_, _ = h.Write([]byte(cluster)) // Never fails.
 	return until(t.began, interval, time.Duration(h.Sum32())*time.Microsecond%interval)
 }
 

@@ -56,7 +56,7 @@ func (f *fleet) driver(resource *v2beta1.EMQX) *evacuate.Driver {
 			return f.credentials(ctx, name.Namespace, secret)
 		},
 		Changed: func() { f.wake(name) }, Panicked: f.panicked,
-		Turns: f.turns, Logger: f.logger.WithValues("emqx", name.String()),
+		Turns: f.turns, Name: name.String(), Logger: f.logger.WithValues("emqx", name.String()),
 	})
 	f.drivers[name] = &member{uid: resource.UID, driver: driver}
 	return driver
