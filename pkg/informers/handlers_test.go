@@ -293,7 +293,16 @@ func TestTrim(t *testing.T) {
 	}
 	secret := &metav1.PartialObjectMetadata{ObjectMeta: meta("e-node-cookie")}
 	secret.ManagedFields = []metav1.ManagedFieldsEntry{wrote(`{"f:metadata":{"f:labels":{}}}`), wrote(`{"f:data":{"f:node_cookie":{}}}`)}
-	for _, object := range []any{own, foreign, other, set, otherSet, secret} {
+	pod := &corev1.Pod{ObjectMeta: meta("e-core-5d8c-0"), Status: corev1.PodStatus{
+		PodIP: "10.0.0.1", HostIP: "dropped", QOSClass: "dropped", ContainerStatuses: []corev1.ContainerStatus{{Name: "emqx", ContainerID: "c", Image: "dropped", Ready: true}},
+	}}
+	pod.Labels[v2beta1.LabelInstance] = "e"
+	ready := true
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: meta("e-listeners-1"), Ports: []discoveryv1.EndpointPort{{}}, Endpoints: []discoveryv1.Endpoint{
+		{Addresses: []string{"dropped"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &ready}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "dropped", UID: "p"}}, {},
+	}}
+	slice.Labels[discoveryv1.LabelServiceName] = "e-listeners"
+	for _, object := range []any{own, foreign, other, set, otherSet, secret, pod, slice} {
 		kept, err := trim(object)
 		require.NoError(t, err)
 		require.Same(t, object, kept)
@@ -305,5 +314,9 @@ func TestTrim(t *testing.T) {
 	container.Command, container.Env = nil, []corev1.EnvVar{domain}
 	require.Equal(t, corev1.PodSpec{Containers: []corev1.Container{container}, Volumes: []corev1.Volume{config}}, set.Spec.Template.Spec)
 	require.Empty(t, otherSet.Spec.Template.Spec)
+	require.Equal(t, map[string]string{v2beta1.LabelInstance: "e"}, pod.Labels)
+	require.Equal(t, corev1.PodStatus{PodIP: "10.0.0.1", ContainerStatuses: []corev1.ContainerStatus{{Name: "emqx", ContainerID: "c"}}}, pod.Status)
+	require.Equal(t, map[string]string{discoveryv1.LabelServiceName: "e-listeners"}, slice.Labels)
+	require.Equal(t, []discoveryv1.Endpoint{{Conditions: discoveryv1.EndpointConditions{Ready: &ready}, TargetRef: &corev1.ObjectReference{UID: "p"}}, {}}, slice.Endpoints)
 	require.Equal(t, []metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", FieldsV1: metav1.NewFieldsV1(fieldsOfData)}}, secret.ManagedFields, "who wrote the content")
 }

@@ -69,7 +69,10 @@ func trim(object any) (any, error) {
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
 		o.Annotations = nil
 		o.Status = trimmedStatus(o.Status)
+		o.Labels = only(o.Labels, v2beta1.LabelInstance)
 	case *discoveryv1.EndpointSlice:
+		o.Endpoints, o.Ports = trimmedEndpoints(o.Endpoints), nil
+		o.Labels = only(o.Labels, discoveryv1.LabelServiceName)
 	case *corev1.Service:
 		if concerns(o) && o.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" {
 			return object, nil // Of a Service that another operator made, it matters who owns which field.
@@ -120,6 +123,27 @@ func identity(object metav1.Object) metav1.ObjectMeta {
 		Name: object.GetName(), Namespace: object.GetNamespace(), UID: object.GetUID(), ResourceVersion: object.GetResourceVersion(),
 		OwnerReferences: object.GetOwnerReferences(),
 	}
+}
+
+// only is the one label that is read.
+func only(labels map[string]string, name string) map[string]string {
+	if value, ok := labels[name]; ok {
+		return map[string]string{name: value}
+	}
+	return nil
+}
+
+// trimmedEndpoints are what is read of endpoints: whose they are, and whether they are ready.
+func trimmedEndpoints(endpoints []discoveryv1.Endpoint) []discoveryv1.Endpoint {
+	kept := make([]discoveryv1.Endpoint, 0, len(endpoints))
+	for _, endpoint := range endpoints {
+		trimmed := discoveryv1.Endpoint{Conditions: discoveryv1.EndpointConditions{Ready: endpoint.Conditions.Ready}}
+		if endpoint.TargetRef != nil {
+			trimmed.TargetRef = &corev1.ObjectReference{UID: endpoint.TargetRef.UID}
+		}
+		kept = append(kept, trimmed)
+	}
+	return kept
 }
 
 // trimmedStatus is what is read of a pod's status.
