@@ -7,6 +7,7 @@ VERSION ?= 0.1.0
 LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
 SIM_RUNS ?= 10000
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
+IMAGE_ARCH ?= $(shell go env GOARCH)
 
 .PHONY: help
 help: ## List the targets.
@@ -69,8 +70,10 @@ demo-down: ## Stop what demo-up left running.
 	bin/cluster down --dir $(DEMO_DIR)
 
 .PHONY: image
-image: ## Build the container image (needs a container engine).
-	docker build --build-arg VERSION=$(VERSION) -t emqx-bg/emqx-bg-operator:$(VERSION) .
+image: ## Build the container image bin/image/emqx-bg-operator.tar, an OCI archive; needs no container engine.
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(IMAGE_ARCH) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/image/emqx-bg-operator ./cmd/emqx-bg-operator
+	cd e2e && go run ./cmd/image --binary ../bin/image/emqx-bg-operator --architecture $(IMAGE_ARCH) \
+	  --name docker.io/emqx-bg/emqx-bg-operator:$(VERSION) --out ../bin/image/emqx-bg-operator.tar
 
 .PHONY: clean
 clean: ## Remove what was built.
