@@ -67,7 +67,17 @@ mutate: ## Break the operator by hand, a line at a time, and see which tests not
 
 .PHONY: test
 test: build verify ## Everything: what is generated is fresh; unit, simulation, contract and end-to-end tests, with one closing summary.
+	hack/real-nodes.sh build
 	hack/test.sh $(SIM_RUNS)
+
+.PHONY: node-packages
+node-packages: ## Install the Debian packages that real nodes need, if this is root.
+	hack/real-nodes.sh packages
+
+.PHONY: test-node
+test-node: node-packages ## The tests on real nodes, kubelet and containerd: a quarter of an hour at most once built. Needs root.
+	hack/real-nodes.sh build
+	cd e2e && go test -count=1 -v -p 1 -timeout 30m ./realnode/...
 
 .PHONY: demo
 demo: build ## Upgrade a cluster with 3,000 clients before your eyes.

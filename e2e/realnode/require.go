@@ -15,11 +15,6 @@ const (
 	busyboxBinary = "/bin/busybox"
 )
 
-// Packages are Debian's packages that real nodes need.
-func Packages() []string {
-	return []string{"containerd", "runc", "containernetworking-plugins", "nftables", "iptables", "conntrack", "busybox-static", "socat"}
-}
-
 // Lacking says what this machine, or the directory with the programs of this project, lacks to have real nodes; nothing when
 // it can.
 func Lacking(bin string) []string {

@@ -94,6 +94,19 @@ func (s *State) ControlAddress() netip.Addr {
 	return address
 }
 
+// Reach is where on this machine an address of the API is reached: pods and Services of real nodes have it themselves, those
+// of the node agent its loopback twin.
+func (s *State) Reach(address string) (netip.Addr, error) {
+	if len(s.RealNodes) == 0 {
+		return network.LoopbackOf(address)
+	}
+	parsed, err := netip.ParseAddr(address)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("parse an address: %w", err)
+	}
+	return parsed, nil
+}
+
 // Endpoint is the control address with one of the ports, as host:port.
 func (s *State) Endpoint(port uint16) string {
 	return netip.AddrPortFrom(s.ControlAddress(), port).String()
