@@ -18,7 +18,7 @@ const (
 	imagesComplete = "complete"
 	pauseImage     = "docker.io/emqx-bg/pause:1"
 	coreDNSImage   = "docker.io/emqx-bg/coredns:1"
-	// BusyboxImage has busybox and a shell, for pods that tests make.
+	// BusyboxImage gives its arguments to a shell, which has the programs of busybox.
 	BusyboxImage = "docker.io/library/busybox:1"
 )
 
@@ -31,9 +31,9 @@ func emqxImages() []string {
 // makeImages makes all images of the cluster.
 func makeImages(bin, out string) error {
 	path := func(program string) string { return filepath.Join(bin, program) }
-	shell := []image.File{
-		{Path: "/bin/busybox", Source: busyboxBinary}, {Path: "/bin/sh", Link: "busybox"}, {Path: "/bin/sleep", Link: "busybox"},
-		{Path: "/bin/touch", Link: "busybox"}, {Path: "/bin/cat", Link: "busybox"}, {Path: "/tmp", Mode: 0o1777},
+	shell := []image.File{{Path: "/bin/busybox", Source: busyboxBinary}, {Path: "/tmp", Mode: 0o1777}}
+	for _, applet := range []string{"sh", "cat", "rm", "sleep", "test", "touch", "true"} {
+		shell = append(shell, image.File{Path: "/bin/" + applet, Link: "busybox"})
 	}
 	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	images := map[string]*image.Image{
@@ -42,7 +42,7 @@ func makeImages(bin, out string) error {
 		"emqx":     standIn(path(standInBinary)),
 		"busybox": {
 			Names: []string{BusyboxImage}, Platform: platform, Files: shell,
-			Config: v1.ImageConfig{Entrypoint: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}, WorkingDir: "/"},
+			Config: v1.ImageConfig{Entrypoint: []string{"/bin/sh", "-c"}, Env: []string{"PATH=/bin"}, WorkingDir: "/"},
 		},
 		// It only keeps the namespaces of a pod.
 		"pause": {

@@ -24,7 +24,7 @@ const (
 	upLimit, goneLimit = 4 * time.Minute, 40 * time.Second
 	poll               = 20 * time.Millisecond
 	// aPod is run in each cluster: it has mounts, an address and cgroups.
-	aPod = `kube kubectl run one --image=` + realnode.BusyboxImage + ` --restart=Never -- -c 'sleep 1000' &&
+	aPod = `kube kubectl run one --image=` + realnode.BusyboxImage + ` --restart=Never -- 'exec sleep 1000' &&
 kube kubectl wait --for=condition=Ready pod/one --timeout=120s && `
 )
 

@@ -87,3 +87,18 @@ func TestUpgrade(t *testing.T) {
 	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return name == "time from patch to Ready" })
 	require.Empty(t, failed)
 }
+
+// processesOfPod finds the processes of a pod by their cgroup, which has the pod's UID in its name.
+func processesOfPod(t *testing.T, uid string) []int {
+	t.Helper()
+	all, err := procfs.AllProcs()
+	require.NoError(t, err)
+	var found []int
+	for _, process := range all {
+		groups, err := process.Cgroups()
+		if err == nil && slices.ContainsFunc(groups, func(group procfs.Cgroup) bool { return strings.Contains(group.Path, "pod"+uid) }) {
+			found = append(found, process.PID)
+		}
+	}
+	return found
+}
