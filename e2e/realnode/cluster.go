@@ -176,11 +176,20 @@ func (c *Cluster) StartComponent(ctx context.Context, name string) error {
 	return component.WaitReady(ctx, func(ctx context.Context) error { return c.health.Check(ctx, name) })
 }
 
-// StopComponent asks a program of the control plane to end, and waits until it has.
-func (c *Cluster) StopComponent(ctx context.Context, name string) error {
+// StopComponent asks a program of the control plane to end, and kills it when it has not within its grace, as kubelet does with
+// a pod.
+func (c *Cluster) StopComponent(ctx context.Context, name string, grace time.Duration) error {
 	id := c.State.Processes[name]
 	if err := id.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	gentle, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if id.WaitGone(gentle) == nil {
+		return nil
+	}
+	if err := id.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrGone) {
+		return fmt.Errorf("kill %s: %w", name, err)
 	}
 	return id.WaitGone(ctx)
 }

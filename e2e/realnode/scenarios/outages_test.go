@@ -74,12 +74,16 @@ func TestAPIServerRolled(t *testing.T) {
 	w.until(t, "clients are moved", func(emqx *v2beta1.EMQX) bool { return emqx.Status.Phase == v2beta1.PhaseEvacuating })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, w.StopComponent(ctx, controlplane.APIServer))
+	begun := time.Now()
+	require.NoError(t, w.StopComponent(ctx, controlplane.APIServer, away))
+	t.Logf("it ended after %s", time.Since(begun))
 	_, err := w.Kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	require.Error(t, err, "it is away")
 	<-time.After(away)
 	require.NoError(t, w.StartComponent(ctx, controlplane.APIServer))
+	t.Logf("it is ready again after %s", time.Since(begun))
 	w.until(t, "the upgrade is done", ready)
+	t.Logf("the upgrade is done after %s", time.Since(begun))
 	w.movedOnce(t, l)
 }
 
