@@ -32,7 +32,7 @@ func emqxImages() []string {
 func makeImages(bin, out string) error {
 	path := func(program string) string { return filepath.Join(bin, program) }
 	shell := []image.File{{Path: "/bin/busybox", Source: busyboxBinary}, {Path: "/tmp", Mode: 0o1777}}
-	for _, applet := range []string{"sh", "cat", "rm", "sleep", "test", "touch", "true"} {
+	for _, applet := range []string{"sh", "cat", "httpd", "mkdir", "rm", "sleep", "test", "touch", "true"} {
 		shell = append(shell, image.File{Path: "/bin/" + applet, Link: "busybox"})
 	}
 	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}

@@ -139,6 +139,16 @@ func (w *world) must(t *testing.T, stdin string, arguments ...string) string {
 	return output
 }
 
+// undo runs kubectl at the end of the test, so that the next one finds the cluster as it was.
+func (w *world) undo(t *testing.T, arguments ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		_, _ = w.Kubectl(ctx, "", arguments...)
+	})
+}
+
 // installed is the cluster with the operator, installed from its manifests, and with restricted Pod Security for EMQX, too.
 func installed(t *testing.T) *world {
 	t.Helper()

@@ -43,9 +43,7 @@ func TestDNSAway(t *testing.T) {
 	scale := func(replicas string) {
 		w.must(t, "", "-n", "kube-system", "scale", "deployment/coredns", "--replicas="+replicas)
 	}
-	t.Cleanup(func() {
-		_, _ = w.Kubectl(context.WithoutCancel(t.Context()), "", "-n", "kube-system", "scale", "deployment/coredns", "--replicas=1")
-	})
+	w.undo(t, "-n", "kube-system", "scale", "deployment/coredns", "--replicas=1")
 	scale("0")
 	w.eventually(t, "DNS is away", func() error {
 		if left := len(w.pods(t, "kube-system", "app=coredns")); left > 0 {
@@ -64,10 +62,10 @@ func TestDNSAway(t *testing.T) {
 	w.movedOnce(t, l)
 }
 
-// TestAPIServerRolled: kube-apiserver ends in the middle of an evacuation and comes back after ten seconds. EMQX goes on by itself, and the
+// TestAPIServerRolled: kube-apiserver ends in the middle of an evacuation and comes back after a while. EMQX goes on by itself, and the
 // operator afterwards.
 func TestAPIServerRolled(t *testing.T) {
-	const away = 10 * time.Second
+	const away = 5 * time.Second
 	w := serving(t)
 	l := w.clients(t, few)
 	w.change(t)
@@ -107,7 +105,7 @@ func TestDrain(t *testing.T) {
 	require.Positive(t, there, "the node has a part of EMQX")
 	there, _ = on(operatorNamespace, operatorSelector)
 	require.Equal(t, 1, there, "and of the operator")
-	t.Cleanup(func() { _, _ = w.Kubectl(context.WithoutCancel(t.Context()), "", "uncordon", node) })
+	w.undo(t, "uncordon", node)
 	w.must(t, "", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
 	there, _ = on("default", emqxSelector)
 	require.Zero(t, there)

@@ -1,9 +1,16 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -17,12 +24,11 @@ import (
 func (w *world) namespace(t *testing.T, name string) {
 	t.Helper()
 	w.must(t, "", "create", "namespace", name)
-	w.must(t, "", "-n", name, "create", "serviceaccount", "default", "--dry-run=client", "-o", "name")
 	w.eventually(t, "the namespace has its service account", func() error {
 		_, err := w.Kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
 		return err
 	})
-	t.Cleanup(func() { _, _ = w.Kubectl(t.Context(), "", "delete", "namespace", name, "--wait=false") })
+	w.undo(t, "delete", "namespace", name, "--wait=false")
 }
 
 // TestKubelet: kubelet does what the node agent of the local cluster is held against.
@@ -79,7 +85,7 @@ func TestClaimOnTheOtherNode(t *testing.T) {
 	w.eventually(t, "the pod is ready", running(""))
 	first := pod.Spec.NodeName
 	w.must(t, "", "cordon", first)
-	t.Cleanup(func() { _, _ = w.Kubectl(t.Context(), "", "uncordon", first) })
+	w.undo(t, "uncordon", first)
 	w.must(t, "", "-n", "claims", "delete", "pod", pod.Name)
 	w.eventually(t, "the pod is ready on the other node", running(first))
 	claim, err := w.Kube.CoreV1().PersistentVolumeClaims("claims").Get(t.Context(), "data-keeps-0", metav1.GetOptions{})
@@ -104,4 +110,53 @@ func isReady(pod *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// TestServiceWithoutEndpoints: a connection to a Service that leads to nobody is refused at once, as in the local cluster, and does not
+// hang.
+func TestServiceWithoutEndpoints(t *testing.T) {
+	w := nodes(t)
+	w.namespace(t, "nobody")
+	w.must(t, "", "-n", "nobody", "create", "service", "clusterip", "empty", "--tcp=80")
+	service, err := w.Kube.CoreV1().Services("nobody").Get(t.Context(), "empty", metav1.GetOptions{})
+	require.NoError(t, err)
+	w.eventually(t, "kube-proxy knows the Service", func() error {
+		connection, err := net.DialTimeout("tcp", service.Spec.ClusterIP+":80", time.Second)
+		if err == nil {
+			_ = connection.Close()
+			return errors.New("it is connected with somebody")
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+		return nil
+	})
+}
+
+// TestKubectlReachesContainers: exec, logs and port-forward go through kube-apiserver and kubelet.
+func TestKubectlReachesContainers(t *testing.T) {
+	w := nodes(t)
+	w.namespace(t, "reached")
+	w.must(t, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"one","namespace":"reached"},"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"main",
+		"image":"`+realnode.BusyboxImage+`","args":["echo words; mkdir -p /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"],
+		"readinessProbe":{"tcpSocket":{"port":8080},"periodSeconds":1}}]}}`, "apply", "-f", "-")
+	w.must(t, "", "-n", "reached", "wait", "--for=condition=Ready", "pod/one", "--timeout=120s")
+	require.Equal(t, "words\n", w.must(t, "", "-n", "reached", "logs", "one"))
+	require.Equal(t, "page\n", w.must(t, "", "-n", "reached", "exec", "one", "--", "cat", "/tmp/www/index.html"))
+	forward := exec.CommandContext(t.Context(), w.State.KubeBinary, "kubectl", "--kubeconfig", w.Dir.AdminKubeconfig(), "-n", "reached", "port-forward", "pod/one", "18080:8080")
+	require.NoError(t, forward.Start())
+	t.Cleanup(func() { _ = forward.Process.Kill(); _ = forward.Wait() })
+	client := &http.Client{Timeout: 5 * time.Second}
+	w.eventually(t, "the page is read", func() error {
+		response, err := client.Get("http://127.0.0.1:18080/")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = response.Body.Close() }()
+		page, err := io.ReadAll(response.Body)
+		if err == nil && string(page) != "page\n" {
+			err = fmt.Errorf("it says %q", page)
+		}
+		return err
+	})
 }
