@@ -1,6 +1,7 @@
 package podrules
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,7 +33,10 @@ func with(manifest, more string) string {
 const forever = "while :; do sleep 0.1; done"
 
 // rules are the pods.
-func rules() []rule {
+func rules() []rule { return slices.Concat(endings(), probed()) }
+
+// endings are pods that end, or that never start.
+func endings() []rule {
 	return []rule{
 		{
 			name:     "back-off-keeps-the-last-words",
@@ -64,6 +68,12 @@ func rules() []rule {
 			manifest: script(forever, `,"env":[{"name":"KEY","valueFrom":{"secretKeyRef":{"name":"late","key":"key"}}}]`),
 			told:     waitingWords, want: `CreateContainerConfigError: secret "late" not found`,
 		},
+	}
+}
+
+// probed are pods that run, and are told to be ready or not, or to stop.
+func probed() []rule {
+	return []rule{
 		{
 			name: "init-containers-in-order",
 			manifest: with(script("[ \\\"$(cat data/order)\\\" = onetwo ] && exec sleep 1000"), `"initContainers":[

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,11 +146,14 @@ func readiness(pod *corev1.Pod) string {
 			said = "not ready: " + condition.Reason
 		}
 	}
-	said += fmt.Sprintf(", restarts %d and before it", mainOf(pod).RestartCount)
-	for _, before := range pod.Status.InitContainerStatuses {
-		said += fmt.Sprintf(" %d", before.RestartCount)
+	before := ""
+	if restarts := make([]string, len(pod.Status.InitContainerStatuses)); len(restarts) > 0 {
+		for i, status := range pod.Status.InitContainerStatuses {
+			restarts[i] = strconv.Itoa(int(status.RestartCount))
+		}
+		before = " " + strings.Join(restarts, " ")
 	}
-	return said
+	return fmt.Sprintf("%s, restarts %d and before it%s", said, mainOf(pod).RestartCount, before)
 }
 
 func restarted(pod *corev1.Pod) string {

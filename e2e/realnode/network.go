@@ -72,6 +72,12 @@ func setUpNetwork() error {
 
 // plug connects a node with the box of the control plane, by a pair of interfaces.
 func (n *Node) plug() error {
+	// That of a node which was switched off goes by itself, but not at once.
+	if old, err := netlink.LinkByName(n.Name); err == nil {
+		if err := netlink.LinkDel(old); err != nil {
+			return fmt.Errorf("unplug %s: %w", n.Name, err)
+		}
+	}
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: n.Name}, PeerName: "eth0", PeerNamespace: netlink.NsPid(n.box.PID)}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("plug %s in: %w", n.Name, err)

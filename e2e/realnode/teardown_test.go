@@ -2,6 +2,7 @@ package realnode_test
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -97,17 +98,16 @@ func enter(t *testing.T, script string) *entered {
 
 func (e *entered) findKeeper(t *testing.T) proc.Identity {
 	t.Helper()
-	children, err := os.ReadFile(filepath.Join("/proc", itoa(e.id.PID), "task", itoa(e.id.PID), "children"))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.id.PID))
 	require.NoError(t, err)
-	threads, err := filepath.Glob(filepath.Join("/proc", itoa(e.id.PID), "task", "*", "children"))
-	require.NoError(t, err)
+	var children []byte
 	for _, thread := range threads {
 		more, err := os.ReadFile(thread)
 		require.NoError(t, err)
 		children = append(append(children, ' '), more...)
 	}
 	for _, field := range strings.Fields(string(children)) {
-		line, err := os.ReadFile(filepath.Join("/proc", field, "cmdline"))
+		line, err := os.ReadFile("/proc/" + field + "/cmdline")
 		require.NoError(t, err)
 		if strings.Contains(string(line), realnode.KeepCommand) {
 			pid, err := strconv.Atoi(field)

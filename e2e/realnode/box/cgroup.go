@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // hierarchiesRoot is where the hierarchies of cgroup version 1 are mounted.
@@ -59,6 +60,8 @@ func Lacking() []string {
 	var lacking []string
 	if os.Geteuid() != 0 {
 		lacking = append(lacking, "root")
+	} else if !capable() {
+		lacking = append(lacking, "the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN")
 	}
 	found, err := hierarchies()
 	if err != nil {
@@ -76,6 +79,21 @@ func Lacking() []string {
 		}
 	}
 	return lacking
+}
+
+// capable reports whether this process may make namespaces, mounts and interfaces.
+func capable() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	for _, capability := range []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN} {
+		if data[capability/32].Effective&(1<<(capability%32)) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // join makes the cgroup in every hierarchy, below the one that this process is in, and enters it.

@@ -1,10 +1,9 @@
 package scenarios
 
 import (
+	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -61,7 +60,7 @@ func processes(t *testing.T, program string) []int {
 // status is /proc/PID/status by name.
 func status(t *testing.T, pid int) map[string]string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)
 	values := map[string]string{}
 	for line := range strings.Lines(string(content)) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,4 +227,39 @@ func (w *world) leadFrom(t *testing.T, node *realnode.Node) {
 		return errors.Join(fmt.Errorf("%s leads, on %s", leader, pod.Spec.NodeName), err)
 	})
 	w.must(t, "", "-n", operatorNamespace, "rollout", "status", "deployment/emqx-bg-operator", "--timeout=180s")
+}
+
+// TestPower: a node loses its power and gets it back. Its pods are started again where they were.
+func TestPower(t *testing.T) {
+	w := nodes(t)
+	w.namespace(t, "power")
+	node := w.Nodes[1]
+	w.must(t, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"one","namespace":"power"},"spec":{"nodeName":"`+node.Name+`","volumes":[{"name":"data","emptyDir":{}}],
+		"containers":[{"name":"main","image":"`+realnode.BusyboxImage+`","args":["echo boot >> data/boots; cat data/boots; exec sleep 1000"],
+			"volumeMounts":[{"name":"data","mountPath":"/data"}]}]}}`, "apply", "-f", "-")
+	pod := func() *corev1.Pod {
+		pod, err := w.Kube.CoreV1().Pods("power").Get(t.Context(), "one", metav1.GetOptions{})
+		require.NoError(t, err)
+		return pod
+	}
+	w.eventually(t, "the pod is ready", func() error {
+		if !isReady(pod()) {
+			return errors.New("it is not ready")
+		}
+		return nil
+	})
+	before := pod()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, node.SwitchOff(ctx))
+	require.Empty(t, processesOfPod(t, string(before.UID)))
+	require.NoError(t, node.Start(ctx))
+	w.eventually(t, "the pod is ready again", func() error {
+		if now := pod(); !isReady(now) || now.Status.ContainerStatuses[0].RestartCount == 0 {
+			return fmt.Errorf("it is %s", now.Status.Phase)
+		}
+		return nil
+	})
+	require.Equal(t, before.UID, pod().UID)
+	require.Equal(t, strings.Repeat("boot\n", 2), w.must(t, "", "-n", "power", "logs", "one"), "its volume was kept")
 }
