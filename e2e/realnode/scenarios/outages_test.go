@@ -89,8 +89,9 @@ func TestAPIServerRolled(t *testing.T) {
 // TestDrain: a node is drained. The operator's budget keeps one replica at work, EMQX comes back on the other node, and clients do.
 func TestDrain(t *testing.T) {
 	w := serving(t)
-	l := w.clients(t, few)
 	node := w.Nodes[1].Name
+	w.putOn(t, node)
+	l := w.clients(t, few)
 	on := func(namespace, selector string) (there, elsewhere int) {
 		for _, pod := range w.pods(t, namespace, selector) {
 			switch {
@@ -102,10 +103,8 @@ func TestDrain(t *testing.T) {
 		}
 		return there, elsewhere
 	}
-	there, _ := on("default", emqxSelector)
-	require.Positive(t, there, "the node has a part of EMQX")
-	there, _ = on(operatorNamespace, operatorSelector)
-	require.Equal(t, 1, there, "and of the operator")
+	there, _ := on(operatorNamespace, operatorSelector)
+	require.Equal(t, 1, there, "a replica of the operator is on it")
 	w.undo(t, "uncordon", node)
 	w.must(t, "", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s")
 	there, _ = on("default", emqxSelector)
@@ -139,13 +138,7 @@ func TestLostNode(t *testing.T) {
 	w.leadFrom(t, lost)
 	before, err := w.leader(t.Context())
 	require.NoError(t, err)
-	var losers []corev1.Pod
-	for _, pod := range w.pods(t, "default", emqxSelector) {
-		if pod.Spec.NodeName == lost.Name {
-			losers = append(losers, pod)
-		}
-	}
-	require.NotEmpty(t, losers, "the node has a part of EMQX")
+	losers := w.putOn(t, lost.Name)
 	l := w.clients(t, few)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
@@ -203,6 +196,29 @@ func TestLostNode(t *testing.T) {
 	require.Len(t, w.get(t).Status.CoreNodes, 3, "no node is counted twice")
 	w.must(t, "", "-n", operatorNamespace, "rollout", "status", "deployment/emqx-bg-operator", "--timeout=180s")
 	t.Logf("%+v", l.Stats())
+}
+
+// putOn has a part of EMQX run on the node, and returns the pods.
+func (w *world) putOn(t *testing.T, node string) []corev1.Pod {
+	t.Helper()
+	there := func() []corev1.Pod {
+		return slices.DeleteFunc(w.pods(t, "default", emqxSelector), func(pod corev1.Pod) bool { return pod.Spec.NodeName != node })
+	}
+	if pods := there(); len(pods) > 0 {
+		return pods
+	}
+	for _, other := range w.Nodes {
+		if other.Name != node {
+			w.must(t, "", "cordon", other.Name)
+			w.undo(t, "uncordon", other.Name)
+		}
+	}
+	w.must(t, "", "delete", "pod", w.pods(t, "default", emqxSelector)[0].Name)
+	w.until(t, "EMQX is whole, with a part on "+node, func(emqx *v2beta1.EMQX) bool { return ready(emqx) && len(there()) > 0 })
+	for _, other := range w.Nodes {
+		w.must(t, "", "uncordon", other.Name)
+	}
+	return there()
 }
 
 // leadFrom makes the operator on the node lead.
