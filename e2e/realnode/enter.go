@@ -52,6 +52,9 @@ func Enter(ctx context.Context, o Outside) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if strings.HasPrefix(o.Helper, box.Home+"/") {
+		return -1, fmt.Errorf("the box hides what lies in %s, such as %s", box.Home, o.Helper)
+	}
 	if err := os.MkdirAll(dir.Path("logs"), 0o755); err != nil { //nolint:gosec // pods' users look for volumes below
 		return -1, fmt.Errorf("make the cluster's directory: %w", err)
 	}

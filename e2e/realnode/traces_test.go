@@ -109,7 +109,8 @@ func (s traces) since(before traces) []string {
 		}
 	}
 	for name := range before {
-		if _, is := s[name]; !is {
+		// Cgroups that an earlier run has left are swept by this one.
+		if _, is := s[name]; !is && !strings.HasPrefix(name, "cgroup ") {
 			changed = append(changed, name+" (gone)")
 		}
 	}
