@@ -60,6 +60,22 @@ func endings() []rule {
 			manifest: strings.Replace(script("exit 0"), "SHELL", "docker.io/nobody/knows:1", 1), told: waitingOf, want: "ImagePullBackOff, phase Pending",
 		},
 		{
+			name: "never-pulled", told: waitingOf, want: "ErrImageNeverPull, phase Pending",
+			manifest: strings.Replace(script("exit 0", `,"imagePullPolicy":"Never"`), "SHELL", "docker.io/nobody/knows:1", 1),
+		},
+		{
+			name:     "waits-for-its-volume",
+			manifest: strings.Replace(script(forever), `"emptyDir":{}`, `"configMap":{"name":"late"}`, 1), told: waitingOf, want: "ContainerCreating, phase Pending",
+		},
+		{
+			name: "init-container-fails-for-good", told: phaseAndInit, want: "Failed, Error 3",
+			manifest: with(script(forever), `"restartPolicy":"Never","initContainers":[{"name":"one","image":"SHELL","args":["exit 3"]}]`),
+		},
+		{
+			name: "poststart-fails", told: waitingAndLast, want: "CrashLoopBackOff after Error 8, phase Running",
+			manifest: script("trap 'exit 8' TERM; "+forever, `,"lifecycle":{"postStart":{"exec":{"command":["sh","-c","exit 1"]}}}`),
+		},
+		{
 			name: "no-such-command", manifest: script("", `,"command":["no-such-program"]`), told: waitingAndLast,
 			want: "CrashLoopBackOff after StartError 128, phase Running",
 		},

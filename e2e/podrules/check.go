@@ -129,6 +129,13 @@ func endOf(pod *corev1.Pod) string {
 	return fmt.Sprintf("%s: %s, restarts %d", pod.Status.Phase, ended(mainOf(pod).State.Terminated), mainOf(pod).RestartCount)
 }
 
+func phaseAndInit(pod *corev1.Pod) string {
+	if len(pod.Status.InitContainerStatuses) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s", pod.Status.Phase, ended(pod.Status.InitContainerStatuses[0].State.Terminated))
+}
+
 func lastOf(pod *corev1.Pod) string { return ended(mainOf(pod).State.Terminated) }
 
 // readiness is told once the container runs.
