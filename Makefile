@@ -9,6 +9,7 @@ SIM_RUNS ?= 10000
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
 SCALE_DIR ?= $(CURDIR)/.cluster/scale
 SCALE_FLAGS ?=
+IMAGE_ARCH ?= $(shell go env GOARCH)
 
 .PHONY: help
 help: ## List the targets.
@@ -24,6 +25,17 @@ bin/kube: e2e/go.mod e2e/go.sum e2e/cmd/kube/main.go hack/kube-ldflags.sh
 	@flags=$$(hack/kube-ldflags.sh) && hack/progress.sh "building Kubernetes, once, for ten to twenty minutes on two cores" \
 	  go build -C e2e -v -ldflags "-s -w $$flags" -o ../bin/kube ./cmd/kube
 
+# What real nodes run besides: kubelet and kube-proxy, and for images CoreDNS, the provisioner of volumes and the stand-in.
+bin/kubenode: e2e/go.mod e2e/go.sum e2e/cmd/kubenode/main.go hack/kube-ldflags.sh
+	@flags=$$(hack/kube-ldflags.sh) && hack/progress.sh "building kubelet and kube-proxy, once, for a few minutes on two cores" \
+	  go build -C e2e -v -ldflags "-s -w $$flags" -o ../bin/kubenode ./cmd/kubenode
+
+.PHONY: build-node
+build-node: build bin/kubenode ## Build what real nodes need besides.
+	mkdir -p bin/addons
+	cd e2e/addons && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/addons/ ./cmd/coredns ./cmd/provisioner
+	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../bin/addons/emqx ./cmd/emqx
+
 .PHONY: generate
 generate: ## Rebuild what is derived from code.
 	hack/generate.sh
@@ -32,6 +44,7 @@ generate: ## Rebuild what is derived from code.
 tidy: ## Tidy all modules.
 	go mod tidy
 	cd e2e && go mod tidy
+	cd e2e/addons && go mod tidy
 	cd hack/tools && go mod tidy
 
 .PHONY: verify
@@ -56,7 +69,17 @@ mutate: ## Break the operator by hand, a line at a time, and see which tests not
 
 .PHONY: test
 test: build verify ## Everything: what is generated is fresh; unit, simulation, contract and end-to-end tests, with one closing summary.
+	hack/real-nodes.sh build
 	hack/test.sh $(SIM_RUNS)
+
+.PHONY: node-packages
+node-packages: ## Install the Debian packages that real nodes need, if this is root.
+	hack/real-nodes.sh packages
+
+.PHONY: test-node
+test-node: node-packages ## The tests on real nodes, kubelet and containerd: a quarter of an hour at most once built. Needs root.
+	hack/real-nodes.sh build
+	cd e2e && go test -count=1 -v -p 1 -timeout 30m ./realnode/...
 
 .PHONY: demo
 demo: build ## Upgrade a cluster with 3,000 clients before your eyes.
@@ -75,8 +98,10 @@ bench-scale: build ## Measure the operator with up to 1,000 clusters (docs/scale
 	bin/cluster bench-scale --dir $(SCALE_DIR) $(SCALE_FLAGS)
 
 .PHONY: image
-image: ## Build the container image (needs a container engine).
-	docker build --build-arg VERSION=$(VERSION) -t emqx-bg/emqx-bg-operator:$(VERSION) .
+image: ## Build the container image bin/image/emqx-bg-operator.tar, an OCI archive; needs no container engine.
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(IMAGE_ARCH) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/image/emqx-bg-operator ./cmd/emqx-bg-operator
+	cd e2e && go run ./cmd/image --binary ../bin/image/emqx-bg-operator --architecture $(IMAGE_ARCH) \
+	  --name docker.io/emqx-bg/emqx-bg-operator:$(VERSION) --out ../bin/image/emqx-bg-operator.tar
 
 .PHONY: clean
 clean: ## Remove what was built.

@@ -7,11 +7,11 @@ root=$PWD
 tools=$root/bin/tools
 mkdir -p "$tools"
 (cd hack/lint && GOBIN=$tools go install tool)
-for module in . e2e hack/tools; do
+for module in . e2e e2e/addons hack/tools; do
   echo "lint: $module"
   (cd "$module" && "$tools/golangci-lint" run --allow-parallel-runners --config "$root/.golangci.yml" ./...)
 done
-for module in . e2e; do
+for module in . e2e e2e/addons; do
   echo "govulncheck: $module"
   if ! out=$(cd "$module" && "$tools/govulncheck" ./... 2>&1); then
     echo "$out"

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 tar --exclude=./bin --exclude=./.cluster --exclude=./.git -cf - . | tar -C "$copy" -xf -
-(cd "$copy" && hack/generate.sh && go mod tidy && (cd e2e && go mod tidy) && (cd hack/tools && go mod tidy))
+(cd "$copy" && hack/generate.sh && go mod tidy && (cd e2e && go mod tidy) && (cd e2e/addons && go mod tidy) && (cd hack/tools && go mod tidy))
 rm -rf "$copy/bin" "$copy/hack/tools/scratch"
 if ! diff -r --exclude=bin --exclude=.cluster --exclude=.git --exclude=scratch . "$copy"; then
   echo "verify: generated files or modules are stale: run make generate tidy" >&2

@@ -27,6 +27,8 @@ type Config struct {
 	Images []state.ImageRow
 	// Registry keeps clusters apart; empty for the machine's.
 	Registry state.Registry
+	// Running says that the cluster is up, with the operator's images, and is not to be taken down.
+	Running bool
 	// Keep leaves the cluster running at the end, without the clients.
 	Keep bool
 
@@ -64,8 +66,6 @@ type Config struct {
 type Environment struct {
 	// Target is the resource that is upgraded, with clients that have all rights.
 	measure.Target
-	// State is the local cluster's.
-	State *state.State
 	// Load is the running load.
 	Load *load.Load
 	// Latest returns the resource as the watch last showed it. It must not be changed.

@@ -16,7 +16,7 @@ const kubectlTimeout = 3 * time.Minute
 func (r *run) kubectl(ctx context.Context, stdin string, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, kubectlTimeout)
 	defer cancel()
-	command := exec.CommandContext(ctx, r.state.KubeBinary, append([]string{"kubectl"}, arguments...)...) //nolint:gosec // the program of this cluster
+	command := exec.CommandContext(ctx, r.target.State.KubeBinary, append([]string{"kubectl"}, arguments...)...) //nolint:gosec // the program of this cluster
 	command.Env = append(os.Environ(), "KUBECONFIG="+r.target.Dir.AdminKubeconfig())
 	command.Stdin = strings.NewReader(stdin)
 	command.WaitDelay = time.Second

@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 )
 
 const leaseName = "emqx-bg-operator"
@@ -52,6 +51,6 @@ func (r *run) leaderAddress(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the leader's pod: %w", err)
 	}
-	address, err := network.LoopbackOf(pod.Status.PodIP)
+	address, err := r.target.State.Reach(pod.Status.PodIP)
 	return address.String(), err
 }

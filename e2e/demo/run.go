@@ -13,7 +13,6 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/show"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -25,7 +24,6 @@ type run struct {
 	config   Config
 	begun    time.Time
 	target   measure.Target
-	state    *state.State
 	observer *measure.Observer
 	load     *load.Load
 }
@@ -40,6 +38,9 @@ func Run(ctx context.Context, config Config) (figures measure.Figures, err error
 	}
 	r := &run{config: config, begun: time.Now()}
 	defer func() {
+		if config.Running {
+			return
+		}
 		if config.Keep && r.observer != nil {
 			r.lookAround(ctx)
 			return
@@ -162,7 +163,7 @@ func (r *run) callHooks(ctx, runCtx context.Context, u *measure.Upgrade, group *
 	if r.config.OnPhase == nil {
 		return
 	}
-	environment := Environment{Target: r.target, State: r.state, Load: r.load, Latest: r.observer.Latest}
+	environment := Environment{Target: r.target, Load: r.load, Latest: r.observer.Latest}
 	// The first change is the one from before the patch.
 	for seen := 1; ; {
 		changes, err := u.Changes(ctx, seen)

@@ -40,14 +40,16 @@ func (r *run) setUp(ctx context.Context) error {
 	if r.target.Dir, err = state.OpenDir(r.config.Dir); err != nil {
 		return err
 	}
-	err = localkube.Up(ctx, localkube.UpOptions{
-		Dir: r.config.Dir, Images: r.config.Images, ClusterBinary: r.config.ClusterBinary, Registry: r.config.Registry,
-		Progress: func(sentence string) { r.say("%s", sentence) },
-	})
-	if err != nil {
-		return err
+	if !r.config.Running {
+		err = localkube.Up(ctx, localkube.UpOptions{
+			Dir: r.config.Dir, Images: r.config.Images, ClusterBinary: r.config.ClusterBinary, Registry: r.config.Registry,
+			Progress: func(sentence string) { r.say("%s", sentence) },
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if r.state, err = r.target.Dir.Load(); err != nil {
+	if r.target.State, err = r.target.Dir.Load(); err != nil {
 		return err
 	}
 	if r.target.Kube, err = localkube.Client(r.target.Dir); err != nil {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/agent"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/controlplane"
-	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/proc"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
@@ -165,6 +164,10 @@ func askAgent(ctx context.Context, dir state.Dir, s *state.State, method, path s
 
 // Endpoint returns host:port at which a port of a Service, by name or number, can be reached on this machine.
 func Endpoint(ctx context.Context, dir state.Dir, namespace, service, port string) (string, error) {
+	s, err := dir.Load()
+	if err != nil {
+		return "", err
+	}
 	client, err := Client(dir)
 	if err != nil {
 		return "", err
@@ -175,7 +178,7 @@ func Endpoint(ctx context.Context, dir state.Dir, namespace, service, port strin
 	if err != nil {
 		return "", fmt.Errorf("find the Service: %w", err)
 	}
-	address, err := network.LoopbackOf(found.Spec.ClusterIP)
+	address, err := s.Reach(found.Spec.ClusterIP)
 	if err != nil {
 		return "", fmt.Errorf("the Service %s/%s has no cluster address; ask for one of its pods", namespace, service)
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -18,7 +19,11 @@ import (
 const gcPercent = 400
 
 func main() {
-	if err := run(); err != nil {
+	err := run()
+	if code := exitError(0); errors.As(err, &code) {
+		os.Exit(int(code))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
@@ -39,5 +44,6 @@ func run() error {
 	root.AddCommand(loadCommands()...)
 	root.AddCommand(demoCommands()...)
 	root.AddCommand(scaleCommand())
+	root.AddCommand(nodesCommands()...)
 	return root.ExecuteContext(ctx)
 }

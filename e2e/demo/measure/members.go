@@ -19,7 +19,7 @@ type member struct {
 
 // members asks the node of a pod for all members of its cluster, stopped ones among them.
 func (s *Sampler) members(ctx context.Context, pod podFacts) ([]member, error) {
-	address, err := apiAddress(pod)
+	address, err := s.apiAddress(pod)
 	if err != nil {
 		return nil, err
 	}

@@ -18,9 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 )
 
@@ -127,15 +125,15 @@ func sorted(counts map[RequestCount]int) []RequestCount {
 
 // emqxRequests counts what the operator's pods have asked EMQX since they started, by pod and operation. Only the
 // leader asks, but who leads may change.
-func emqxRequests(ctx context.Context, kube kubernetes.Interface) (map[string]map[string]int, error) {
-	pods, err := kube.CoreV1().Pods(OperatorNamespace).List(ctx, metav1.ListOptions{LabelSelector: operatorSelector})
+func emqxRequests(ctx context.Context, target Target) (map[string]map[string]int, error) {
+	pods, err := target.Kube.CoreV1().Pods(OperatorNamespace).List(ctx, metav1.ListOptions{LabelSelector: operatorSelector})
 	if err != nil {
 		return nil, fmt.Errorf("find the operator's pods: %w", err)
 	}
 	counts := map[string]map[string]int{}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		address, err := network.LoopbackOf(pod.Status.PodIP)
+		address, err := target.State.Reach(pod.Status.PodIP)
 		if err != nil {
 			continue // It has not started.
 		}

@@ -10,7 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
@@ -32,6 +32,7 @@ type RevisionSample struct {
 // Sampler asks every node for the number of its clients. A node that does not answer keeps its last number.
 type Sampler struct {
 	observer    *Observer
+	state       *state.State
 	client      *emqx.Client
 	credentials emqx.Credentials
 	tasks       sync.WaitGroup
@@ -63,7 +64,7 @@ func Sample(ctx context.Context, target Target, observer *Observer) (*Sampler, e
 		return nil, err
 	}
 	s := &Sampler{
-		observer: observer, client: emqx.NewClient(nil), credentials: credentials,
+		observer: observer, state: target.State, client: emqx.NewClient(nil), credentials: credentials,
 		counts: map[string]int{}, of: map[string]string{}, asking: map[string]bool{},
 	}
 	s.tasks.Go(func() { s.loop(ctx) })
@@ -147,7 +148,7 @@ func (s *Sampler) stillThere(pod podFacts) bool {
 
 // clients asks the node of a pod how many clients it has.
 func (s *Sampler) clients(ctx context.Context, pod podFacts) (int, error) {
-	address, err := apiAddress(pod)
+	address, err := s.apiAddress(pod)
 	if err != nil {
 		return 0, err
 	}
@@ -192,8 +193,8 @@ func (s *Sampler) clientsOf(ctx context.Context, revision string, expected int) 
 }
 
 // apiAddress is where the API of a pod's node is reached on this machine.
-func apiAddress(pod podFacts) (string, error) {
-	address, err := network.LoopbackOf(pod.ip)
+func (s *Sampler) apiAddress(pod podFacts) (string, error) {
+	address, err := s.state.Reach(pod.ip)
 	if err != nil {
 		return "", fmt.Errorf("find the address of pod %s: %w", pod.name, err)
 	}

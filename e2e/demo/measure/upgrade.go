@@ -21,6 +21,8 @@ const drainLimit = 30 * time.Second
 type Target struct {
 	// Dir is the local cluster's directory.
 	Dir state.Dir
+	// State is the cluster's.
+	State *state.State
 	// Kube and EMQX are clients with all rights.
 	Kube kubernetes.Interface
 	EMQX versioned.Interface
@@ -48,7 +50,7 @@ type Upgrade struct {
 func Begin(ctx context.Context, target Target, observer *Observer, sampler *Sampler, running *load.Load, clients int) (*Upgrade, error) {
 	u := &Upgrade{target: target, observer: observer, sampler: sampler, load: running, clients: clients, before: observer.Latest()}
 	var err error
-	u.asked, err = emqxRequests(ctx, target.Kube)
+	u.asked, err = emqxRequests(ctx, target)
 	return u, err
 }
 
@@ -90,7 +92,7 @@ func (u *Upgrade) Changes(ctx context.Context, than int) ([]StateChange, error) 
 // End notes how things are once the resource is Ready. Call it right after Ready, before waiting for anything else.
 func (u *Upgrade) End(ctx context.Context) error {
 	var err error
-	u.askedAfter, err = emqxRequests(ctx, u.target.Kube)
+	u.askedAfter, err = emqxRequests(ctx, u.target)
 	return err
 }
 

@@ -121,20 +121,21 @@ func containerURI(id string) string { return "local://" + id }
 
 // The reasons of containers that wait or have ended, as the kubelet words them.
 const (
-	reasonCreating               = "ContainerCreating"
-	reasonInitializing           = "PodInitializing"
-	reasonCrashLoop              = "CrashLoopBackOff"
-	reasonErrImagePull           = "ErrImagePull"
-	reasonImagePullBackOff       = "ImagePullBackOff"
-	reasonConfigError            = "CreateContainerConfigError"
-	reasonCreateError            = "CreateContainerError"
-	reasonCompleted              = "Completed"
-	reasonError                  = "Error"
-	reasonStartError             = "StartError"
-	reasonStatusUnknown          = "ContainerStatusUnknown"
-	messageLost                  = "The node agent was restarted, and the container ended with it"
-	exitCodeLost           int32 = 137
-	exitCodeStartError     int32 = 128
+	reasonCreating                = "ContainerCreating"
+	reasonInitializing            = "PodInitializing"
+	reasonCrashLoop               = "CrashLoopBackOff"
+	reasonErrImagePull            = "ErrImagePull"
+	reasonErrImageNeverPull       = "ErrImageNeverPull"
+	reasonImagePullBackOff        = "ImagePullBackOff"
+	reasonConfigError             = "CreateContainerConfigError"
+	reasonCreateError             = "CreateContainerError"
+	reasonCompleted               = "Completed"
+	reasonError                   = "Error"
+	reasonStartError              = "StartError"
+	reasonStatusUnknown           = "ContainerStatusUnknown"
+	messageLost                   = "The node agent was restarted, and the container ended with it"
+	exitCodeLost            int32 = 137
+	exitCodeStartError      int32 = 128
 )
 
 // restore takes over what the API knows of a container from the agent's former life.

@@ -168,6 +168,10 @@ type launcher struct {
 
 func (l *launcher) do(ctx context.Context) launched {
 	row, err := l.resolve()
+	if err != nil && l.spec.ImagePullPolicy == corev1.PullNever {
+		return launched{waiting: &corev1.ContainerStateWaiting{Reason: reasonErrImageNeverPull, Message: fmt.Sprintf(
+			"Container image %q is not present with pull policy of Never: %s", l.spec.Image, err)}}
+	}
 	if err != nil {
 		return launched{waiting: &corev1.ContainerStateWaiting{Reason: reasonErrImagePull, Message: err.Error()}}
 	}

@@ -18,6 +18,9 @@ const (
 	Agent = "node-agent"
 )
 
+// KubeProxy is a program of real nodes.
+const KubeProxy = "kube-proxy"
+
 // Names lists the components in the order in which they are started.
 func Names() []string { return []string{Etcd, APIServer, ControllerManager, Scheduler, Agent} }
 
@@ -61,6 +64,10 @@ func etcdArguments(dir state.Dir, s *state.State) []string {
 
 func apiServerArguments(dir state.Dir, s *state.State) []string {
 	control := s.ControlAddress().String()
+	authorization := "RBAC"
+	if len(s.RealNodes) > 0 {
+		authorization = "Node,RBAC"
+	}
 	return []string{
 		"--etcd-servers=http://" + s.Endpoint(s.Ports.EtcdClient),
 		"--bind-address=" + control,
@@ -75,7 +82,8 @@ func apiServerArguments(dir state.Dir, s *state.State) []string {
 		"--kubelet-client-certificate=" + dir.PKI("apiserver-kubelet-client.crt"),
 		"--kubelet-client-key=" + dir.PKI("apiserver-kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP",
-		"--authorization-mode=RBAC",
+		"--authorization-mode=" + authorization,
+		"--enable-admission-plugins=" + admission(s),
 		"--service-account-issuer=https://kubernetes.default.svc." + network.Domain,
 		"--service-account-key-file=" + dir.PKI("service-account.pub"),
 		"--service-account-signing-key-file=" + dir.PKI("service-account.key"),
@@ -87,7 +95,28 @@ func apiServerArguments(dir state.Dir, s *state.State) []string {
 	}
 }
 
+// admission names the admission plugins beside those that are on by default.
+func admission(s *state.State) string {
+	if len(s.RealNodes) > 0 {
+		return "NodeRestriction"
+	}
+	return ""
+}
+
 func controllerManagerArguments(dir state.Dir, s *state.State) []string {
+	// All controllers but those that need a cloud, metrics or, without real nodes, storage.
+	controllers := "*,-horizontal-pod-autoscaler-controller,-node-ipam-controller," +
+		"-resourceclaim-controller,-certificatesigningrequest-signing-controller," +
+		"-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller," +
+		"-selinux-warning-controller,-storage-version-migrator-controller"
+	// The node's heartbeat comes every ten seconds; that a machine is too busy to send it is no reason to evict.
+	grace := "3m"
+	if len(s.RealNodes) == 0 {
+		controllers += ",-persistentvolume-attach-detach-controller,-persistentvolume-binder-controller," +
+			"-persistentvolume-expander-controller,-ephemeral-volume-controller"
+	} else {
+		grace = "40s" // A lost node is lost, and this is what Kubernetes does by itself.
+	}
 	return []string{
 		"--kubeconfig=" + dir.Path("run", "controller-manager.kubeconfig"),
 		"--bind-address=" + s.ControlAddress().String(),
@@ -95,19 +124,12 @@ func controllerManagerArguments(dir state.Dir, s *state.State) []string {
 		"--root-ca-file=" + dir.PKI("ca.crt"),
 		"--service-account-private-key-file=" + dir.PKI("service-account.key"),
 		"--cluster-name=local",
-		// All controllers but those that need a cloud, storage, metrics or several nodes.
-		"--controllers=*,-horizontal-pod-autoscaler-controller,-persistentvolume-attach-detach-controller," +
-			"-persistentvolume-binder-controller,-persistentvolume-expander-controller,-ephemeral-volume-controller," +
-			"-node-ipam-controller," +
-			"-resourceclaim-controller,-certificatesigningrequest-signing-controller," +
-			"-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller," +
-			"-selinux-warning-controller,-storage-version-migrator-controller",
+		"--controllers=" + controllers,
 		"--leader-elect=false",
 		// The controllers act as one user and not each as a service account, so that the audit log holds workloads only.
 		"--use-service-account-credentials=false",
 		"--kube-api-qps=300", "--kube-api-burst=600",
-		// The node's heartbeat comes every ten seconds; that a machine is too busy to send it is no reason to evict.
-		"--node-monitor-grace-period=3m",
+		"--node-monitor-grace-period=" + grace,
 		"--profiling=false",
 		"--cert-dir=" + dir.Path("run"),
 	}

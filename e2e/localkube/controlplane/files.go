@@ -34,12 +34,16 @@ func WriteFiles(dir state.Dir, s *state.State, now time.Time) error {
 		return err
 	}
 	server := "https://" + s.Endpoint(s.Ports.APIServer)
-	for path, user := range map[string]string{
+	paths := map[string]string{
 		dir.AdminKubeconfig():                            "admin",
 		dir.AgentKubeconfig():                            "agent",
 		dir.Path("run", "controller-manager.kubeconfig"): "controller-manager",
 		dir.Path("run", "scheduler.kubeconfig"):          "scheduler",
-	} {
+	}
+	for _, node := range s.RealNodes {
+		paths[dir.Kubeconfig(node.Name)], paths[dir.Kubeconfig(KubeProxy)] = node.Name, KubeProxy
+	}
+	for path, user := range paths {
 		config := kubeconfig(server, ca.pem, user, pairs[user])
 		if err := clientcmd.WriteToFile(*config, path); err != nil {
 			return fmt.Errorf("write the kubeconfig of %s: %w", user, err)

@@ -112,9 +112,9 @@ type identity struct {
 }
 
 func identities(s *state.State) []identity {
-	loopback := s.ControlAddress()
+	control := s.ControlAddress()
 	masters := []string{"system:masters"}
-	return []identity{
+	ids := []identity{
 		{
 			file: "apiserver", subject: pkix.Name{CommonName: "kube-apiserver"},
 			names: []string{
@@ -122,15 +122,26 @@ func identities(s *state.State) []identity {
 				"kubernetes.default.svc." + network.Domain,
 			},
 			addresses: []netip.Addr{
-				loopback, s.Plan().Control(), s.Plan().KubernetesService(), netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+				control, s.Plan().Control(), s.Plan().KubernetesService(), netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 			},
 		},
 		{file: "apiserver-kubelet-client", subject: pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: masters}},
-		{file: "agent", subject: pkix.Name{CommonName: "local-node-agent", Organization: masters}, names: []string{state.NodeName}, addresses: []netip.Addr{loopback}},
+		{file: "agent", subject: pkix.Name{CommonName: "local-node-agent", Organization: masters}, names: []string{state.NodeName}, addresses: []netip.Addr{control}},
 		{file: "admin", subject: pkix.Name{CommonName: "local-admin", Organization: masters}},
 		{file: "controller-manager", subject: pkix.Name{CommonName: "system:kube-controller-manager", Organization: masters}},
 		{file: "scheduler", subject: pkix.Name{CommonName: "system:kube-scheduler"}},
 	}
+	for _, node := range s.RealNodes {
+		ids = append(ids, identity{
+			file:    node.Name,
+			subject: pkix.Name{CommonName: "system:node:" + node.Name, Organization: []string{"system:nodes"}},
+			names:   []string{node.Name}, addresses: []netip.Addr{node.Address},
+		})
+	}
+	if len(s.RealNodes) > 0 {
+		ids = append(ids, identity{file: KubeProxy, subject: pkix.Name{CommonName: "system:kube-proxy"}})
+	}
+	return ids
 }
 
 // writePKI makes new keys and certificates and returns the kubeconfigs' material by identity.

@@ -138,7 +138,7 @@ func bindable(plan network.Plan) bool {
 	if err != nil {
 		return false
 	}
-	ports := preferredPorts()
+	ports := PreferredPorts()
 	for _, port := range []uint16{ports.EtcdClient, ports.APIServer, ports.Kubelet} {
 		// What listens on all addresses answers everywhere in 127.0.0.0/8; it is no cluster of ours.
 		if answers(control, port) && !answers(unusedLoopback(), port) {
@@ -160,7 +160,8 @@ func answers(address netip.Addr, port uint16) bool {
 	return true
 }
 
-func preferredPorts() Ports {
+// PreferredPorts are the customary ports.
+func PreferredPorts() Ports {
 	return Ports{
 		EtcdClient: 2379, EtcdPeer: 2380, APIServer: 6443, ControllerManager: 10257, Scheduler: 10259,
 		Kubelet: 10250, HTTPProxy: 3128, DNS: 5353,
@@ -170,7 +171,7 @@ func preferredPorts() Ports {
 // ChoosePorts picks free ports at the control address: the customary ones, or others where something on the machine
 // listens on all addresses.
 func ChoosePorts(control netip.Addr) (Ports, error) {
-	ports := preferredPorts()
+	ports := PreferredPorts()
 	for _, port := range []*uint16{
 		&ports.EtcdClient, &ports.EtcdPeer, &ports.APIServer, &ports.ControllerManager, &ports.Scheduler,
 		&ports.Kubelet, &ports.HTTPProxy, &ports.DNS,

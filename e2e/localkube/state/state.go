@@ -48,6 +48,12 @@ type ImageRow struct {
 	Command string `json:"command"`
 }
 
+// Node is a real node: one that runs kubelet, in namespaces of its own.
+type Node struct {
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+}
+
 // State is what is written to cluster.json.
 type State struct {
 	// ID is unique to this cluster.
@@ -65,6 +71,8 @@ type State struct {
 	// Images is the user's part of the image table; the first row that matches wins, and it comes before the
 	// built-in rows.
 	Images []ImageRow `json:"images"`
+	// RealNodes run the pods. When there are none, the node agent does, under NodeName.
+	RealNodes []Node `json:"realNodes,omitempty"`
 	// Processes are the cluster's components by name.
 	Processes map[string]proc.Identity `json:"processes"`
 }
@@ -72,14 +80,31 @@ type State struct {
 // Plan returns the cluster's address plan.
 func (s *State) Plan() network.Plan { return network.Plan{Slot: s.Slot} }
 
-// ControlAddress is the loopback address at which the cluster's own programs listen.
+// ControlAddress is the address at which the cluster's own programs listen: a loopback address, or where real nodes are to
+// reach them, the one that the API knows.
 func (s *State) ControlAddress() netip.Addr {
+	if len(s.RealNodes) > 0 {
+		return s.Plan().Control()
+	}
 	address, err := network.ToLoopback(s.Plan().Control())
 	if err != nil {
 		// Control is 10.x.y.z by construction.
 		panic(err)
 	}
 	return address
+}
+
+// Reach is where on this machine an address of the API is reached: pods and Services of real nodes have it themselves, those
+// of the node agent its loopback twin.
+func (s *State) Reach(address string) (netip.Addr, error) {
+	if len(s.RealNodes) == 0 {
+		return network.LoopbackOf(address)
+	}
+	parsed, err := netip.ParseAddr(address)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("parse an address: %w", err)
+	}
+	return parsed, nil
 }
 
 // Endpoint is the control address with one of the ports, as host:port.
@@ -112,6 +137,9 @@ func (d Dir) AdminKubeconfig() string { return d.Path("admin.kubeconfig") }
 
 // AgentKubeconfig is the node agent's own kubeconfig.
 func (d Dir) AgentKubeconfig() string { return d.Path("run", "agent.kubeconfig") }
+
+// Kubeconfig is that of one of the cluster's own programs.
+func (d Dir) Kubeconfig(user string) string { return d.Path("run", user+".kubeconfig") }
 
 // PKI returns the path of a key or certificate.
 func (d Dir) PKI(name string) string { return d.Path("pki", name) }
