@@ -190,8 +190,10 @@ type gauge struct {
 	labels []*dto.LabelPair
 }
 
+// Desc is which gauge it is.
 func (g gauge) Desc() *prometheus.Desc { return g.desc }
 
+// Write fills a metric of a scrape, which the labels are not changed by.
 func (g gauge) Write(out *dto.Metric) error {
 	out.Label, out.Gauge = g.labels, &dto.Gauge{Value: &g.value}
 	return nil
