@@ -36,7 +36,7 @@ func mutations() []mutation {
 		{machine + "leaving.go", "(notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))", "!resources.ServiceEnabled(s.EMQX, resources.Listeners)", "a set is removed before its nodes were asked"},
 		{machine + "clients.go", "case s.stopped(pod), !node.Known() && s.unlisted(pod):", "case s.stopped(pod):", "clients of a stopped node count twice"},
 		{evacuate + "absent.go", "if slices.Contains(members, member) || d.seen(member) {", "if false && len(members) > 0 {", "a member that runs is made to leave"},
-		{evacuate + "loop.go", "	case !state.ordering && state.ctx.Err() == nil", "	case false && state.ctx.Err() == nil", "a stop waits for a look at the node"},
+		{evacuate + "look.go", "	case !state.ordering && state.ctx.Err() == nil", "	case false && state.ctx.Err() == nil", "a stop waits for a look at the node"},
 		{evacuate + "node.go", "if err != nil && errors.Is(err, emqx.ErrSilent) && ctx.Err() == nil {", "if false {", "a node that moves sessions is called silent"},
 		{"pkg/informers/predicates.go", "return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints) || ownersChanged(before, after)", "return !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints)", "EndpointSlices that were made again wake nobody"},
 		{machine + "upkeep.go", "if !needed[name] && s.ConfigMaps[name] == Current && s.ConfigError == nil {", "if false {", "ConfigMaps of old revisions are left"},

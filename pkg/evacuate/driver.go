@@ -137,7 +137,7 @@ func (d *Driver) Pursue(goal Goal) {
 	d.prune(wanted)
 }
 
-// pursueNode hands a node's goal to its goroutine, which it starts when needed. A node that moved, or that was started
+// pursueNode has a node be looked at with its goal when that has changed. A node that moved, or that was started
 // again, is asked anew: nothing is known of it.
 func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	state := d.nodes[goal.Name]
@@ -215,7 +215,7 @@ func (d *Driver) publish(state *nodeState, node NodeObservation) {
 	name := state.goal.Name
 	if d.nodes[name] != state {
 		d.mu.Unlock()
-		return // Another goroutine, or none, speaks for this node now.
+		return // It was looked at for a goal, or a life, of before.
 	}
 	old := d.observation.Load()
 	next := Observation{Nodes: make(map[string]NodeObservation, len(old.Nodes)+1), Left: old.Left, Failure: old.Failure}
