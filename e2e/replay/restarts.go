@@ -253,8 +253,12 @@ func leavingGroup() group {
 			case <-time.After(10 * time.Second):
 				return differs("its client is still connected")
 			}
-			if _, err := r.connectTo(ctx, "lone", nodeC, clean(5)); err != nil {
-				return differs(fmt.Sprintf("a connect to the lone node: %v", err))
+			// Its applications start again: recorded a second later.
+			if err := r.wait(ctx, "the lone node takes a client", 10*time.Second, func(ctx context.Context) bool {
+				_, err := r.connectTo(ctx, "lone", nodeC, clean(5))
+				return err == nil
+			}); err != nil {
+				return differs(err.Error())
 			}
 			if err := errors.Join(r.cfg.Control.Stop(nodeC), r.startAgain(ctx, nodeC, 3)); err != nil {
 				return differs("after a restart: " + err.Error())
