@@ -20,6 +20,8 @@ const (
 	// StarvedGapSeconds between two counts, which are due every 0.1 s, tells that the machine did not keep up. What then
 	// depends on its speed says nothing about the operator: it is shown, and not judged.
 	StarvedGapSeconds = 0.75
+	// StarvedShare of the machine's processor time in use tells the same: somebody waited for it all the while.
+	StarvedShare = 0.97
 )
 
 // Figures are what was measured of an upgrade.
@@ -44,6 +46,8 @@ type Figures struct {
 	// LongestGapSeconds is the longest time between two counts of the connected clients, which are due every 0.1 s. It tells
 	// how far the machine kept up: while the clients' own program does not run, no client can come back.
 	LongestGapSeconds float64 `json:"longestGapSeconds"`
+	// BusyShare is the part of the machine's processor time that was in use from Patched to Ready, by whomever; 0 when unknown.
+	BusyShare float64 `json:"busyShare"`
 	// ReturnSeconds is how long 19 of 20 clients that were cut off took to be back, at most.
 	ReturnSeconds float64 `json:"returnSeconds"`
 	// Limit is how many clients may be away at once.
@@ -127,7 +131,7 @@ func (f *Figures) check() {
 	inform("messages repeated", Count(f.MessagesRepeated))
 	inform("sessions lost", Count(f.SessionsLost))
 	add(f.MaxDisconnects <= 1, "most disconnects of a client", Count(f.MaxDisconnects), "at most 1")
-	starved := f.LongestGapSeconds > StarvedGapSeconds
+	starved := f.LongestGapSeconds > StarvedGapSeconds || f.BusyShare > StarvedShare
 	judge := func(ok bool, name, value, limit string) {
 		if starved && !ok {
 			inform(name, value+" (the machine was starved: "+limit+")")
@@ -145,6 +149,9 @@ func (f *Figures) check() {
 	}
 	inform("clients are back within", fmt.Sprintf("%.2f s (19 of 20)", f.ReturnSeconds))
 	inform("longest gap between counts", fmt.Sprintf("%.1f s (due every 0.1 s)", f.LongestGapSeconds))
+	if f.BusyShare > 0 {
+		inform("processors in use", fmt.Sprintf("%.0f %%", 100*f.BusyShare))
+	}
 	add(inOrder(f.States), "STATUS", strings.Join(stateNames(f.States), " → "), "Ready → phases → Ready")
 	keys := "all"
 	if len(f.EvacuationKeysMissing) > 0 {

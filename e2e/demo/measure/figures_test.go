@@ -47,6 +47,8 @@ func TestLimits(t *testing.T) {
 		{"on a starved machine speed is shown and not judged", func(f *Figures) {
 			f.LongestGapSeconds, f.MaxAway, f.LowestShare, f.Ready = 1, 900, 0.7, f.Patched.Add(time.Hour)
 		}, nil},
+		{"nor where others took all processors", func(f *Figures) { f.BusyShare, f.Ready = 0.99, f.Patched.Add(48*time.Second) }, nil},
+		{"where they did not, it is", func(f *Figures) { f.BusyShare, f.Ready = 0.9, f.Patched.Add(48*time.Second) }, []string{"time from patch to Ready"}},
 		{"a lost message is judged there, too", func(f *Figures) { f.LongestGapSeconds, f.MessagesLost = 1, 1 }, []string{"messages lost"}},
 		{"a phase that comes again", func(f *Figures) {
 			f.States = append(f.States[:5:5], append([]StateChange{{State: "Switching"}}, f.States[5:]...)...)

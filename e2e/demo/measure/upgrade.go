@@ -40,6 +40,8 @@ type Upgrade struct {
 	before   *v2beta1.EMQX // As it was before the change.
 
 	patched, ready time.Time
+	processors     processorTime // At patched.
+	busyShare      float64
 	asked          map[string]map[string]int // What EMQX had been asked before.
 	askedAfter     map[string]map[string]int
 	keysSeen       int
@@ -63,6 +65,7 @@ func (u *Upgrade) Patched(ctx context.Context) error {
 	if u.patched, err = u.observer.Generation(ctx, u.generation()); err != nil {
 		return fmt.Errorf("the patch changed nothing of the specification: %w", err)
 	}
+	u.processors = processors()
 	return nil
 }
 
@@ -75,6 +78,7 @@ func (u *Upgrade) Ready(ctx context.Context) error {
 		return err
 	}
 	u.ready = time.Now()
+	u.busyShare = u.processors.busyUntil(processors())
 	return nil
 }
 
@@ -114,6 +118,7 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 		Limit:         limitOf(emqx, u.clients),
 		ConnEvictRate: emqx.Spec.UpdateStrategy.EvacuationStrategy.ConnEvictRate,
 		States:        u.observer.Since(u.patched), Patched: u.patched, Ready: u.ready,
+		BusyShare:       u.busyShare,
 		EvacuationsSeen: u.keysSeen, EvacuationKeysMissing: u.keysMissing,
 		EMQXRequests: difference(u.asked, u.askedAfter), Floor: u.floor(emqx),
 	}
