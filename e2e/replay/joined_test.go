@@ -1,8 +1,6 @@
 package replay_test
 
 import (
-	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -16,16 +14,7 @@ import (
 // A node that joins while a member is frozen cannot reach that: what it takes for the sessions there, and acknowledges, is
 // lost. So clients are not led to new nodes while a node that has some is silent.
 func TestNodeThatJoinsBesideAFrozenOne(t *testing.T) {
-	addresses := freeNetwork(t)
-	log := &testLog{t: t}
-	defer log.end()
-	makeCommand := replay.StandIn(addresses, []string{
-		"--join-retry-seconds", "1", "--log-level", "warn", "--timeout-scale", "0.01", "--peer-timeout-seconds", "144",
-	}, os.Args[0])
-	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
-	defer func() { require.NoError(t, nodes.Close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
+	addresses, nodes, ctx := threeStandIns(t)
 	eventually := func(what string, condition func() bool) {
 		t.Helper()
 		require.Eventually(t, condition, time.Minute, 20*time.Millisecond, what)

@@ -16,20 +16,27 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/replay/mqttclient"
 )
 
-// Messages that a node had taken from clients before it froze, or finds in their connections when it goes on, reach
-// sessions that have moved between two other nodes in the meantime.
-func TestThawedNodeReachesMovedSessions(t *testing.T) {
+// threeStandIns are three addresses, and what runs the stand-in at them. Who connects waits for a frozen node, which here takes
+// not long, twice; it stays a member all the while.
+func threeStandIns(t *testing.T) ([]string, *replay.Processes, context.Context) {
+	t.Helper()
 	addresses := freeNetwork(t)
 	log := &testLog{t: t}
-	defer log.end()
-	// Who connects waits for the frozen node, which here takes not long, twice; it stays a member all the while.
+	t.Cleanup(log.end)
 	makeCommand := replay.StandIn(addresses, []string{
 		"--join-retry-seconds", "1", "--log-level", "warn", "--timeout-scale", "0.01", "--peer-timeout-seconds", "144",
 	}, os.Args[0])
 	nodes := &replay.Processes{Dir: t.TempDir(), Log: log, Command: replay.WithEnvironment(makeCommand, standInVariable+"=1")}
-	defer func() { require.NoError(t, nodes.Close()) }()
+	t.Cleanup(func() { require.NoError(t, nodes.Close()) })
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
+	return addresses, nodes, ctx
+}
+
+// Messages that a node had taken from clients before it froze, or finds in their connections when it goes on, reach
+// sessions that have moved between two other nodes in the meantime.
+func TestThawedNodeReachesMovedSessions(t *testing.T) {
+	addresses, nodes, ctx := threeStandIns(t)
 	for i := range addresses {
 		// All look for all: they start at once, the younger joins the older, and which is which is chance.
 		require.NoError(t, nodes.Start(i, true, []int{0, 1, 2}))
