@@ -37,7 +37,7 @@ func (c *Cluster) startAddons(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the log of the provisioner: %w", err)
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = log.Close() }() // The program that was started has it, too.
 	// It outlives ctx, and ends with the box.
 	command := exec.Command(c.Dir.Path("bin", provisionerBinary), //nolint:gosec // our own program
 		"--kubeconfig="+c.Dir.AdminKubeconfig(), "--root="+c.Dir.Path(volumesDir), "--name="+provisionerName)

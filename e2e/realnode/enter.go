@@ -86,7 +86,7 @@ func (o *Outside) run(ctx context.Context, dir state.Dir, cgroup string) (int, e
 	select {
 	case <-b.Ended():
 	case <-ctx.Done():
-		_ = b.Signal(syscall.SIGTERM)
+		_ = b.Signal(syscall.SIGTERM) // It may have ended already.
 		select {
 		case <-b.Ended():
 		case <-time.After(endLimit):
@@ -102,21 +102,21 @@ func keep(helper string, dir state.Dir, cgroup string) (keeper *exec.Cmd, releas
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the log of the keeper: %w", err)
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = log.Close() }() // The program that was started has it, too.
 	watched, held, err := os.Pipe()
 	if err != nil {
 		return nil, nil, fmt.Errorf("start the keeper: %w", err)
 	}
-	defer func() { _ = watched.Close() }()
+	defer func() { _ = watched.Close() }()                          // The program that was started has it, too.
 	keeper = exec.Command(helper, KeepCommand, string(dir), cgroup) //nolint:gosec // our own program
 	keeper.Stdin, keeper.Stdout, keeper.Stderr = watched, log, log
 	// It is not to end with the terminal.
 	keeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := keeper.Start(); err != nil {
-		_ = held.Close()
+		_ = held.Close() // Nobody was started to watch it.
 		return nil, nil, fmt.Errorf("start the keeper: %w", err)
 	}
-	return keeper, func() { _ = held.Close() }, nil
+	return keeper, func() { _ = held.Close() }, nil // That it closes is what is watched.
 }
 
 // Keep is KeepCommand: it waits until its standard input ends, as it does with the process that has entered, and removes what

@@ -86,7 +86,7 @@ func (n *Node) plug() error {
 	if err != nil {
 		return fmt.Errorf("find the network of %s: %w", n.Name, err)
 	}
-	defer func() { _ = namespace.Close() }()
+	defer func() { _ = namespace.Close() }() // It was only read.
 	inside, err := netlink.NewHandleAt(namespace)
 	if err != nil {
 		return fmt.Errorf("reach the network of %s: %w", n.Name, err)

@@ -52,7 +52,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", n.Name, err)
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = log.Close() }() // The program that was started has it, too.
 	helper := filepath.Join(n.bin, "cluster")
 	n.box, err = box.Start(ctx, box.Spec{
 		Helper: helper, Name: n.Name, Cgroup: n.Name, Node: n.Name, Command: []string{helper, NodeCommand, string(encoded)},

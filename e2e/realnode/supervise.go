@@ -172,7 +172,7 @@ func (s *supervisor) run(ctx context.Context, name string, arguments []string) e
 	if err != nil {
 		return fmt.Errorf("open a log: %w", err)
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = log.Close() }()                                  // The program that was started has it, too.
 	command := exec.CommandContext(ctx, arguments[0], arguments[1:]...) //nolint:gosec // our own programs
 	command.Stdout, command.Stderr = log, log
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }

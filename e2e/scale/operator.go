@@ -39,7 +39,7 @@ func (r *run) start(ctx context.Context, flags ...string) (*operator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the operator's log: %w", err)
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = log.Close() }() // The program that was started has it, too.
 	o := &operator{address: r.operatorAddress(), ended: make(chan struct{}), client: &http.Client{Transport: &http.Transport{Proxy: nil}}}
 	arguments := append([]string{
 		"--kubeconfig", r.kubeconfig(), "--leader-election-namespace", operatorNamespace, "--bind-address", o.address,

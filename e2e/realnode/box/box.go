@@ -68,7 +68,7 @@ func Start(ctx context.Context, spec Spec, streams Streams) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the box %s: %w", spec.Name, err)
 	}
-	defer func() { _ = said.Close() }()
+	defer func() { _ = said.Close() }()                                                                    // It was only read.
 	b := &Box{joiner: exec.Command(spec.Helper, JoinCommand, string(encoded)), ended: make(chan struct{})} //nolint:gosec // our own program
 	b.joiner.Stdin, b.joiner.Stdout, b.joiner.Stderr, b.joiner.Env = streams.In, streams.Out, streams.Err, streams.Env
 	b.joiner.ExtraFiles = []*os.File{says}
@@ -76,7 +76,7 @@ func Start(ctx context.Context, spec Spec, streams Streams) (*Box, error) {
 	started := make(chan error, 1)
 	go b.run(started)
 	err = <-started
-	_ = says.Close()
+	_ = says.Close() // The program that was started has it, too.
 	if err != nil {
 		return nil, fmt.Errorf("start the box %s: %w", spec.Name, err)
 	}
@@ -140,7 +140,7 @@ func (b *Box) Signal(signal os.Signal) error {
 }
 
 // Kill ends the box with all that is in it. A box that is frozen ends when it is thawed.
-func (b *Box) Kill() { _ = b.joiner.Process.Kill() }
+func (b *Box) Kill() { _ = b.joiner.Process.Kill() } // It may have ended already.
 
 // Ended is closed when the box has ended.
 func (b *Box) Ended() <-chan struct{} { return b.ended }

@@ -51,13 +51,13 @@ func Join(encoded string) (int, error) {
 	signal.Notify(passed, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	go func() {
 		for s := range passed {
-			_ = first.Process.Signal(s)
+			_ = first.Process.Signal(s) // It may have ended already.
 		}
 	}()
 	if err := json.NewEncoder(out).Encode(report{PID: first.Process.Pid}); err != nil {
 		return -1, errors.Join(fmt.Errorf("say that the box %s was made: %w", spec.Name, err), first.Process.Kill())
 	}
-	_ = out.Close()
+	_ = out.Close() // Whoever reads it has gone, if that fails.
 	return code(first.Wait())
 }
 
@@ -105,10 +105,10 @@ func Init(encoded string) (int, error) {
 	if err := json.NewEncoder(out).Encode(report{Running: true}); err != nil {
 		return -1, fmt.Errorf("say that the program of the box %s was started: %w", spec.Name, err)
 	}
-	_ = out.Close()
+	_ = out.Close() // Whoever reads it has gone, if that fails.
 	go func() {
 		for s := range passed {
-			_ = program.Process.Signal(s)
+			_ = program.Process.Signal(s) // It may have ended already.
 		}
 	}()
 	return collect(program.Process.Pid)

@@ -68,7 +68,7 @@ func (a *Audit) Next() ([]Request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
-	defer func() { _ = file.Close() }()
+	defer func() { _ = file.Close() }() // It was only read.
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("read the audit log: %w", err)
