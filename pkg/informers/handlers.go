@@ -44,6 +44,19 @@ func (c *Caches) Handle(wake Wake, panicked func()) error {
 	return nil
 }
 
+// Follow has seen be called with each state of an EMQX resource that comes into the cache. It is called before Run.
+func (c *Caches) Follow(seen func(*v2beta1.EMQX)) error {
+	for _, informer := range c.EMQXes.informers {
+		_, err := cache.NewTypedSharedIndexInformer[*v2beta1.EMQX](informer).AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[*v2beta1.EMQX]{
+			UpdateFunc: func(_, after *v2beta1.EMQX) { seen(after) },
+		})
+		if err != nil {
+			return fmt.Errorf("follow EMQX resources: %w", err)
+		}
+	}
+	return nil
+}
+
 // handle adds the handlers of one row.
 func handle[T interface {
 	cache.Object

@@ -1,6 +1,7 @@
 package informers
 
 import (
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -74,7 +75,7 @@ func trim(object any) (any, error) {
 		o.Endpoints, o.Ports = trimmedEndpoints(o.Endpoints), nil
 		o.Labels = only(o.Labels, discoveryv1.LabelServiceName)
 	case *corev1.Service:
-		if concerns(o) && o.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" {
+		if concerns(o) && slices.ContainsFunc(o.ManagedFields, updated) {
 			return object, nil // Of a Service that another operator made, it matters who owns which field.
 		}
 		if !concerns(o) {
@@ -96,6 +97,11 @@ func trim(object any) (any, error) {
 	}
 	accessor.SetManagedFields(nil)
 	return object, nil
+}
+
+// updated reports whether managed fields are those of somebody who updates, where this operator applies.
+func updated(fields metav1.ManagedFieldsEntry) bool {
+	return fields.Operation == metav1.ManagedFieldsOperationUpdate && fields.Subresource == ""
 }
 
 // fieldsOfData are the managed fields of whoever wrote content, without its keys.

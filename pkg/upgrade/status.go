@@ -66,6 +66,9 @@ func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decisi
 		return fmt.Errorf("write the status of EMQX %s: %w", key(s.EMQX), err)
 	}
 	c.writes.recordResource(key(s.EMQX), applied)
+	if cached, exists := c.config.Caches.EMQXes.Get(key(s.EMQX)); exists {
+		c.writes.seen(cached) // Its event may have come before this answer.
+	}
 	c.told.note(key(s.EMQX), s.Now)
 	c.metrics.statusWrites.Inc()
 	c.metrics.transition(s.EMQX, decision.Phase, s.Now)

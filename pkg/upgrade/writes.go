@@ -50,6 +50,9 @@ func (w *writes) newest(key cache.ObjectName, cached *v2beta1.EMQX) *v2beta1.EMQ
 	return cached
 }
 
+// seen drops what was written of a resource when the cache is as new.
+func (w *writes) seen(cached *v2beta1.EMQX) { w.newest(key(cached), cached) }
+
 // record notes a version that was written. The newest counts: a write that changed nothing returns an old one.
 func (w *writes) record(key cache.ObjectName, kind, version string) {
 	w.mu.Lock()

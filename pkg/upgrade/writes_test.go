@@ -37,6 +37,10 @@ func TestNewest(t *testing.T) {
 			if _, ok := w.resources[key]; ok {
 				assert.NotEqual(t, tt.cached, tt.newest, "what the cache has seen is forgotten")
 			}
+			if tt.written != nil {
+				w.seen(&v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "x", UID: "a", ResourceVersion: "1000"}})
+				assert.Empty(t, w.resources, "also without a sync")
+			}
 		})
 	}
 }
