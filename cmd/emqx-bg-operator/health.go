@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/klog/v2"
 
@@ -76,9 +78,10 @@ func answer(check func(*http.Request) error) http.HandlerFunc {
 type servers struct{ all []*http.Server }
 
 // serve listens before it returns, so that a port that is taken is an error at once.
-func serve(ctx context.Context, o options, registry *prometheus.Registry, h *health) (*servers, error) {
+// gauges are told beside what is in the registry.
+func serve(ctx context.Context, o options, registry *prometheus.Registry, gauges prometheus.Gatherer, h *health) (*servers, error) {
 	metrics := http.NewServeMux()
-	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	metrics.Handle("GET /metrics", promhttp.HandlerFor(both(registry, gauges), promhttp.HandlerOpts{Registry: registry}))
 	s := &servers{}
 	err := errors.Join(
 		s.add(ctx, o.onPort(o.metricsPort), &http.Server{Handler: metrics, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout}),
@@ -93,6 +96,15 @@ func serve(ctx context.Context, o options, registry *prometheus.Registry, h *hea
 		return nil, err
 	}
 	return s, nil
+}
+
+// both gathers what two tell that share no name. Unlike prometheus.Gatherers, it does not check each metric again.
+func both(a, b prometheus.Gatherer) prometheus.GathererFunc {
+	return func() ([]*dto.MetricFamily, error) {
+		first, firstErr := a.Gather()
+		second, secondErr := b.Gather()
+		return slices.Concat(first, second), errors.Join(firstErr, secondErr)
+	}
 }
 
 // headerTimeout, readTimeout and writeTimeout bound a request's head, all of it, and its answer.

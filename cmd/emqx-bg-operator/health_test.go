@@ -69,13 +69,13 @@ func TestPortThatIsTakenIsAnErrorAtOnce(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	port := taken.Addr().(*net.TCPAddr).Port
 	h := &health{caches: caches(true), lease: leaderelection.NewLeaderHealthzAdaptor(leaseGrace)}
-	_, err = serve(t.Context(), options{bindAddress: "127.0.0.1", healthPort: port}, prometheus.NewRegistry(), h)
+	_, err = serve(t.Context(), options{bindAddress: "127.0.0.1", healthPort: port}, prometheus.NewRegistry(), prometheus.NewRegistry(), h)
 	require.ErrorContains(t, err, "serve on "+taken.Addr().String())
 }
 
 func TestServe(t *testing.T) {
 	h := &health{caches: caches(true), controller: controller{}, lease: leaderelection.NewLeaderHealthzAdaptor(leaseGrace)}
-	s, err := serve(t.Context(), options{bindAddress: "127.0.0.1"}, newRegistry(), h)
+	s, err := serve(t.Context(), options{bindAddress: "127.0.0.1"}, newRegistry(), prometheus.NewRegistry(), h)
 	require.NoError(t, err)
 	s.close()
 	require.Len(t, s.all, 2, "metrics and probes")
@@ -87,7 +87,7 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 	require.NoError(t, err)
 	address := free.Addr().String()
 	require.NoError(t, free.Close())
-	s, err := serve(t.Context(), options{bindAddress: "127.0.0.1", pprofAddress: address}, prometheus.NewRegistry(), h)
+	s, err := serve(t.Context(), options{bindAddress: "127.0.0.1", pprofAddress: address}, prometheus.NewRegistry(), prometheus.NewRegistry(), h)
 	require.NoError(t, err)
 	defer s.close()
 	require.Len(t, s.all, 3, "metrics, probes and profiles")

@@ -86,7 +86,7 @@ func run(ctx context.Context, options options) error {
 	defer stopCaches()
 
 	health := newHealth(caches, controller)
-	server, err := serve(ctx, options, registry, health)
+	server, err := serve(ctx, options, registry, controller, health)
 	if err != nil {
 		return err
 	}

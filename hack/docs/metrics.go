@@ -82,7 +82,7 @@ func (c *collected) MustRegister(collectors ...prometheus.Collector) {
 
 func (c *collected) Unregister(prometheus.Collector) bool { return false }
 
-// upgradeMetrics are those that a controller registers. Its clients are never used.
+// upgradeMetrics are those that a controller registers and gathers. Its clients are never used.
 func upgradeMetrics() ([]metric, error) {
 	config := &rest.Config{Host: "127.0.0.1"}
 	kube, err := kubernetes.NewForConfig(config)
@@ -102,12 +102,16 @@ func upgradeMetrics() ([]metric, error) {
 		return nil, err
 	}
 	registry := &collected{}
-	if _, err := upgrade.New(upgrade.Config{Kube: kube, EMQX: emqx, Caches: caches, Registry: registry}); err != nil {
+	controller, err := upgrade.New(upgrade.Config{Kube: kube, EMQX: emqx, Caches: caches, Registry: registry})
+	if err != nil {
 		return nil, err
 	}
-	var all []metric
+	all, err := describe(controller, "gauge")
+	if err != nil {
+		return nil, err
+	}
 	for _, collector := range registry.all {
-		described, err := describe(collector)
+		described, err := describe(collector, kindOf(collector))
 		if err != nil {
 			return nil, err
 		}
@@ -116,8 +120,13 @@ func upgradeMetrics() ([]metric, error) {
 	return all, nil
 }
 
-// describe lists the metrics of a collector.
-func describe(collector prometheus.Collector) ([]metric, error) {
+// describer is the part of a collector that names its metrics.
+type describer interface {
+	Describe(descriptions chan<- *prometheus.Desc)
+}
+
+// describe lists the metrics of a collector of a kind.
+func describe(collector describer, kind string) ([]metric, error) {
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descriptions)
@@ -127,7 +136,7 @@ func describe(collector prometheus.Collector) ([]metric, error) {
 	var failure error
 	for description := range descriptions {
 		m, err := parse(description.String())
-		m.kind = kindOf(collector)
+		m.kind = kind
 		if all = append(all, m); err != nil {
 			failure = err
 		}
@@ -135,7 +144,7 @@ func describe(collector prometheus.Collector) ([]metric, error) {
 	return all, failure
 }
 
-// kindOf is the type of a collector's metrics. The operator's own collectors compute gauges.
+// kindOf is the type of a collector's metrics.
 func kindOf(collector prometheus.Collector) string {
 	switch collector.(type) {
 	case *prometheus.CounterVec:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
@@ -41,7 +42,7 @@ type Config struct {
 	EMQX versioned.Interface
 	// Caches are what is known of Kubernetes. The controller adds its handlers; the caller runs them.
 	Caches *informers.Caches
-	// Registry is where metrics are registered.
+	// Registry is where counters and histograms are registered; Gather tells the gauges.
 	Registry prometheus.Registerer
 	// Workers is how many keys are worked on at once; zero means 8.
 	Workers int
@@ -112,14 +113,20 @@ func New(config Config) (*Controller, error) {
 	}
 	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, password: c.fleet.password}
 	c.gauges = newGauges(config.Caches, c.fleet)
-	if err := config.Registry.Register(c.gauges); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+	if err := config.Caches.Follow(c.writes.seen); err != nil {
+		return nil, err
 	}
 	if err := config.Caches.Handle(c.wake, func() { c.metrics.panics.WithLabelValues("handler").Inc() }); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
+
+// Gather computes the gauges of clusters and nodes, which no registry has: it is a prometheus.Gatherer.
+func (c *Controller) Gather() ([]*dto.MetricFamily, error) { return c.gauges.Gather() }
+
+// Describe names what Gather tells.
+func (c *Controller) Describe(descriptions chan<- *prometheus.Desc) { c.gauges.Describe(descriptions) }
 
 // wake has a key looked at. What changed in Kubernetes may have mended what failed.
 func (c *Controller) wake(name cache.ObjectName, kind string) {

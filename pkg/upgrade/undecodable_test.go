@@ -83,7 +83,7 @@ func TestUndecodableIsTold(t *testing.T) {
 		require.Len(t, recorder.Events, 1)
 		require.Contains(t, <-recorder.Events, "a is no text")
 		require.Empty(t, kube.Actions()[countReads(kube):], "nothing else is written")
-		families, err := registry.Gather()
+		families, err := c.Gather()
 		require.NoError(t, err)
 		var found bool
 		for _, family := range families {
