@@ -163,7 +163,7 @@ func shrink(s Snapshot, set Set, others bool) (Group, Lack) {
 		}
 		return removeSet(s, set, 0), Lack{"MembersLeft", message}
 	}
-	if i := slices.IndexFunc(pods, func(p Pod) bool { return p.Ordinal >= int(set.Replicas) || p.Deleting }); i >= 0 || others {
+	if i := slices.IndexFunc(pods, func(p Pod) bool { return p.Ordinal >= int(set.Replicas) || p.Deleting }); i >= 0 || others || set.PodsUnseen {
 		message := "a pod of set " + set.Name + " to be gone"
 		if i >= 0 {
 			message = "pod " + pods[i].Name + " to be gone" + kept(pods[i].Finalizers) + outOfReach(pods[i])

@@ -55,3 +55,19 @@ func TestUnseenPodsAreNotForgotten(t *testing.T) {
 		}
 	}
 }
+
+// TestUnseenPodsGoFirst: the next node is taken away when Kubernetes has counted that the last has gone. Before, the set is
+// about to be written by it, and a write of ours would be refused.
+func TestUnseenPodsGoFirst(t *testing.T) {
+	for _, unseen := range []bool{false, true} {
+		s := upgrading(v2beta1.PhaseScalingDown, evacuatedBlue, withSet("blue", func(set *Set) { set.PodsUnseen = unseen }))
+		scaled := false
+		for _, group := range Decide(s).Groups {
+			for _, action := range group {
+				_, is := action.(ScaleSet)
+				scaled = scaled || is
+			}
+		}
+		require.Equal(t, !unseen, scaled)
+	}
+}
