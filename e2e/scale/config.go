@@ -27,8 +27,8 @@ type Config struct {
 	Rest time.Duration
 	// Upgrades are the numbers of clusters to upgrade at once; those above a size are left out.
 	Upgrades []int
-	// Once measures a single upgrade once, where it is not the time that matters.
-	Once bool
+	// Quick measures a single upgrade once and with short waits, where it is not the time that matters.
+	Quick bool
 	// Probes is how many changes of a resource are timed.
 	Probes int
 	// PodStart and PodStop are how long pods take.

@@ -44,7 +44,7 @@ func userOf(namespace, account string) string {
 	return "system:serviceaccount:" + namespace + ":" + account
 }
 
-// template is the sample, with a licence, times that suit a benchmark, and the number of nodes asked for.
+// template is the sample, with a licence and the number of nodes asked for.
 func template(config Config) (*v2beta1.EMQX, error) {
 	path := filepath.Join(config.Manifests, "samples", "emqx.yaml")
 	text, err := os.ReadFile(path)
@@ -56,10 +56,11 @@ func template(config Config) (*v2beta1.EMQX, error) {
 		return nil, fmt.Errorf("read the sample %s: %w", path, err)
 	}
 	emqx.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(config.Nodes)) //nolint:gosec // A cluster has few nodes.
-	emqx.Spec.UpdateStrategy.InitialDelaySeconds = 1
-	emqx.Spec.UpdateStrategy.EvacuationStrategy.WaitTakeover = 1
-	// A fifth of a minute, and not a third: the rest of an upgrade is what differs with the number of clusters.
-	emqx.Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients = ptr.To(intstr.FromString("25%"))
+	if config.Quick {
+		emqx.Spec.UpdateStrategy.InitialDelaySeconds = 1
+		emqx.Spec.UpdateStrategy.EvacuationStrategy.WaitTakeover = 1
+		emqx.Spec.UpdateStrategy.EvacuationStrategy.MaxUnavailableClients = ptr.To(intstr.FromString("25%"))
+	}
 	emqx.Spec.ImagePullPolicy = corev1.PullIfNotPresent
 	return emqx, nil
 }

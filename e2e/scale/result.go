@@ -68,6 +68,8 @@ type Upgrade struct {
 	Writes, Events, Reads Requests
 	Asked                 int64
 	PeakBytes             uint64
+	// CPU is the operator's processor time.
+	CPU time.Duration
 }
 
 // Requests counts requests by what they do: "patch pods/status".

@@ -34,7 +34,7 @@ func TestSmallBenchmark(t *testing.T) {
 	}
 	results, err := scale.Run(t.Context(), scale.Config{
 		Dir: t.TempDir(), ClusterBinary: binary, Manifests: "../../manifests", Sizes: []int{5}, Clients: 60, Window: 4 * time.Second,
-		Upgrades: []int{1}, Once: true, Probes: 4, PodStart: 200 * time.Millisecond, PodStop: 100 * time.Millisecond, Out: lines{t},
+		Upgrades: []int{1}, Quick: true, Probes: 4, PodStart: 200 * time.Millisecond, PodStop: 100 * time.Millisecond, Out: lines{t},
 	})
 	require.NoError(t, err)
 	require.Len(t, results, 1)

@@ -80,6 +80,9 @@ func upgrades(results []Result, row func(string, func(Result) string)) {
 		row(fmt.Sprintf("%d at once: writes / events / reads an upgrade", count), cell(count, func(u Upgrade, _ Result) string {
 			return fmt.Sprintf("%.1f / %.1f / %.1f", each(u.Writes, count), each(u.Events, count), each(u.Reads, count))
 		}))
+		row(fmt.Sprintf("%d at once: processor time an upgrade, ms", count), cell(count, func(u Upgrade, _ Result) string {
+			return milliseconds(u.CPU / time.Duration(count))
+		}))
 		row(fmt.Sprintf("%d at once: most memory, MiB", count), cell(count, func(u Upgrade, _ Result) string { return mebibytes(u.PeakBytes) }))
 	}
 }

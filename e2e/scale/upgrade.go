@@ -25,7 +25,7 @@ const alone = 3
 
 // upgrades measures upgrades at once. Of single ones the middle one counts.
 func (r *run) upgrades(ctx context.Context, o *operator, count int) (Upgrade, error) {
-	if count > 1 || r.config.Once {
+	if count > 1 || r.config.Quick {
 		return r.upgrade(ctx, o, count)
 	}
 	var all []Upgrade
@@ -47,6 +47,10 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 		return result, err
 	}
 	asked, began := r.fleet.Requests(), time.Now()
+	before, err := o.process.CPU()
+	if err != nil {
+		return result, err
+	}
 	generations := map[string]int64{}
 	for i := range count {
 		name := nameOf(i)
@@ -63,7 +67,7 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 	}
 	var at map[string]time.Time
 	told := time.Now()
-	err := until(ctx, upgradeLimit, fmt.Sprintf("%d upgrades", count), func() (bool, error) {
+	err = until(ctx, upgradeLimit, fmt.Sprintf("%d upgrades", count), func() (bool, error) {
 		at = r.watcher.ready(generations)
 		if time.Since(told) > progressInterval {
 			told = time.Now()
@@ -85,6 +89,11 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 		return result, err
 	}
 	result.Writes, result.Events, result.Reads, result.Asked = counted.writes, counted.events, counted.reads, r.fleet.Requests()-asked
+	used, err := o.process.CPU()
+	if err != nil {
+		return result, err
+	}
+	result.CPU = used - before
 	_, result.PeakBytes, err = o.process.Memory()
 	r.say("%d upgrades at once took %s, the median %s; each %.1f writes, %.1f events, %.1f reads", count, result.Last.Round(10*time.Millisecond), result.Median.Round(10*time.Millisecond),
 		each(result.Writes, count), each(result.Events, count), each(result.Reads, count))
