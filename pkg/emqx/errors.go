@@ -33,6 +33,12 @@ var (
 	ErrNotMember = errors.New("the node is no member of the cluster")
 	// ErrEvacuating: the node is being evacuated and takes no clients.
 	ErrEvacuating = errors.New("the node is being evacuated")
+	// ErrStorageDisabled: the node has no durable storage.
+	ErrStorageDisabled = errors.New("durable storage is disabled")
+	// ErrUnknownSite: the cluster knows no such site of its durable storage.
+	ErrUnknownSite = errors.New("the site is not known")
+	// ErrNoSuchCall: this version of EMQX does not have the call.
+	ErrNoSuchCall = errors.New("this version of EMQX cannot do this")
 	// ErrRemoteCall: a call between EMQX nodes failed or took too long.
 	ErrRemoteCall = errors.New("a call between EMQX nodes failed")
 )
@@ -107,10 +113,7 @@ func kindOf(e *APIError) error {
 		}
 		return ErrBooting
 	case http.StatusNotFound:
-		if strings.HasPrefix(e.Message, "Node not found") {
-			return ErrUnknownNode
-		}
-		return ErrBooting
+		return kindOfMissing(e)
 	case http.StatusInternalServerError:
 		if strings.Contains(e.Message, "RPC_ERROR") || strings.Contains(e.Message, "{error,timeout}") {
 			return ErrRemoteCall
