@@ -2,6 +2,7 @@ package evacuate
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -76,7 +77,7 @@ func (d *Driver) forceLeave(ctx context.Context, member string) string {
 		return stable(err)
 	}
 	d.config.Logger.V(2).Info("Made the cluster forget a node", "member", member, "askedNode", node.Name)
-	return ""
+	return d.forgetSites(ctx, node, credentials, member)
 }
 
 // seen reports whether any node that answers sees a member running: in a partition, they do not agree.
@@ -109,10 +110,9 @@ func (d *Driver) publishLeft(ctx context.Context, member, failure string) {
 		return
 	}
 	old := d.observation.Load()
-	next := Observation{Nodes: old.Nodes, Left: map[string]bool{}, Failure: failure}
-	for name := range old.Left {
-		next.Left[name] = true
-	}
+	next := *old
+	next.Left, next.Failure = map[string]bool{}, failure
+	maps.Copy(next.Left, old.Left)
 	if failure == "" {
 		next.Left[member] = true
 	}

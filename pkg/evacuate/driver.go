@@ -25,6 +25,9 @@ type API interface {
 	Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error
 	Stop(ctx context.Context, node emqx.Node, credentials emqx.Credentials) error
 	ForceLeave(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) error
+	Storage(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Storage, error)
+	SetReplicas(ctx context.Context, node emqx.Node, credentials emqx.Credentials, database string, sites []string) error
+	ForgetSite(ctx context.Context, node emqx.Node, credentials emqx.Credentials, site string) error
 }
 
 // Config is what a driver is made of.
@@ -57,6 +60,7 @@ type Driver struct {
 	goal    Goal
 	nodes   map[string]*nodeState
 	leaving context.CancelFunc // Of the goroutine that makes members leave; nil when there is none.
+	storage storageState
 
 	ctx    context.Context //nolint:containedctx // It is the life of the driver's goroutines, which Pursue starts.
 	cancel context.CancelFunc
@@ -93,6 +97,9 @@ func (d *Driver) Close() {
 	for name, state := range d.nodes {
 		d.drop(state)
 		delete(d.nodes, name)
+	}
+	if d.storage.timer != nil {
+		d.storage.timer.Stop()
 	}
 	d.mu.Unlock()
 	d.wait.Wait()
@@ -133,8 +140,10 @@ func (d *Driver) Pursue(goal Goal) {
 	if !slices.Equal(goal.Absent, d.goal.Absent) {
 		d.pursueAbsent(goal.Absent)
 	}
+	before := d.goal.Storage
 	d.goal = goal
 	d.prune(wanted)
+	d.pursueStorage(before)
 }
 
 // pursueNode has a node be looked at with its goal when that has changed. A node that moved, or that was started
@@ -180,7 +189,8 @@ func (d *Driver) drop(state *nodeState) {
 // forget drops what is known of a node.
 func (d *Driver) forget(name string) {
 	old := d.observation.Load()
-	next := Observation{Nodes: maps.Clone(old.Nodes), Left: old.Left, Failure: old.Failure}
+	next := *old
+	next.Nodes = maps.Clone(old.Nodes)
 	delete(next.Nodes, name)
 	d.observation.Store(&next)
 }
@@ -189,7 +199,8 @@ func (d *Driver) forget(name string) {
 // next plan counts it whether it has been seen to happen or not.
 func (d *Driver) prune(wanted map[string]bool) {
 	old := d.observation.Load()
-	next := Observation{Nodes: map[string]NodeObservation{}, Left: map[string]bool{}, Failure: old.Failure}
+	next := *old
+	next.Nodes, next.Left = map[string]NodeObservation{}, map[string]bool{}
 	for name := range wanted {
 		node := old.Nodes[name]
 		state := d.nodes[name]
@@ -218,10 +229,9 @@ func (d *Driver) publish(state *nodeState, node NodeObservation) {
 		return // It was looked at for a goal, or a life, of before.
 	}
 	old := d.observation.Load()
-	next := Observation{Nodes: make(map[string]NodeObservation, len(old.Nodes)+1), Left: old.Left, Failure: old.Failure}
-	for other, observed := range old.Nodes {
-		next.Nodes[other] = observed
-	}
+	next := *old
+	next.Nodes = make(map[string]NodeObservation, len(old.Nodes)+1)
+	maps.Copy(next.Nodes, old.Nodes)
 	before, existed := old.Nodes[name]
 	node = state.settle(node)
 	next.Nodes[name] = node

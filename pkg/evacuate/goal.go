@@ -59,8 +59,10 @@ func (g NodeGoal) equal(other NodeGoal) bool {
 type Goal struct {
 	// Nodes are all nodes of the cluster that have an address.
 	Nodes []NodeGoal
-	// Absent are nodes that have left Kubernetes and shall leave EMQX.
+	// Absent are nodes that have left Kubernetes and shall leave EMQX, with their sites of its durable storage.
 	Absent []string
+	// Storage is where the data of durable storage shall be.
+	Storage StorageGoal
 	// Busy asks for an observation every second instead of now and then.
 	Busy bool
 }
@@ -73,6 +75,8 @@ type Observation struct {
 	Left map[string]bool
 	// Failure says why a member could not be made to leave, empty when there is nothing to say.
 	Failure string
+	// Storage is what is known of durable storage.
+	Storage StorageObservation
 }
 
 // Sample is the number of clients of a node at a beat: the nodes of a cluster are asked together, so that samples of one

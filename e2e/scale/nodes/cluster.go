@@ -197,7 +197,8 @@ func (c *Cluster) takeOver(a absence) {
 	}
 }
 
-// comeAndGo has a few clients come or go, so that there are always about as many as there should be.
+// comeAndGo has up to a hundredth of the clients come to or go from a node, so that there are always about as many as there
+// should be.
 func (c *Cluster) comeAndGo() {
 	open := c.open()
 	if len(open) == 0 {
@@ -210,17 +211,15 @@ func (c *Cluster) comeAndGo() {
 	for _, a := range c.away {
 		total += a.count
 	}
-	for _, n := range open {
-		step := max(1, c.wanted/100)
-		change := rand.IntN(2*step+1) - step //nolint:gosec // A lot, no secret.
-		if far := total - c.wanted; far > step && change > 0 || far < -step && change < 0 {
-			change = -change
-		}
-		change = max(change, -n.live)
-		n.live += change
-		n.sessions += change
-		total += change
+	n := open[rand.IntN(len(open))] //nolint:gosec // A lot, no secret.
+	step := max(1, c.wanted/100)
+	change := rand.IntN(2*step+1) - step //nolint:gosec // A lot, no secret.
+	if far := total - c.wanted; far > step && change > 0 || far < -step && change < 0 {
+		change = -change
 	}
+	change = max(change, -n.live)
+	n.live += change
+	n.sessions += change
 }
 
 // world is a node as its evacuation sees it. Its methods are called with the lock held.

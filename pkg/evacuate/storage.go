@@ -1,0 +1,337 @@
+package evacuate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
+)
+
+// StorageGoal is where the replicas of durable storage shall be. The zero value leaves them where they are.
+type StorageGoal struct {
+	// Holders are the nodes whose sites shall hold the replicas of every database, and no others; none leaves all as it is.
+	Holders []string
+	// Leaving are the nodes that are to hold nothing in the end. What they tell of counts, too: a database need not be open
+	// on the nodes that stay.
+	Leaving []string
+	// Busy asks for an observation every second instead of now and then.
+	Busy bool
+}
+
+func (g StorageGoal) equal(other StorageGoal) bool {
+	return g.Busy == other.Busy && slices.Equal(g.Holders, other.Holders) && slices.Equal(g.Leaving, other.Leaving)
+}
+
+// StorageObservation is what is known of durable storage. All but the failures is as of Seen.
+type StorageObservation struct {
+	// Seen is when all that had to be asked had answered; zero for never.
+	Seen time.Time
+	// Failure says why the last question got no whole answer; empty when it did.
+	Failure string
+	// OrderFailure says why replicas were not told to move, or what EMQX refused; empty when there is nothing to say.
+	OrderFailure string
+	// Enabled tells whether there is durable storage.
+	Enabled bool
+	// Storage is what there is.
+	emqx.Storage
+	// Unopened are the databases that are open on a leaving node and not on one that stays, with the name of that node.
+	Unopened map[string]string
+}
+
+// Known reports whether the last question got an answer. What is not known is not empty.
+func (o StorageObservation) Known() bool { return o.Failure == "" && !o.Seen.IsZero() }
+
+// SitesOf are the sites of a node, of which there is one at most unless its disk was lost.
+func (o StorageObservation) SitesOf(node string) []string {
+	var ids []string
+	for _, site := range o.Sites {
+		if site.Node == node {
+			ids = append(ids, site.ID)
+		}
+	}
+	return ids
+}
+
+// Holds counts the replicas that a node's sites hold or are about to get or to lose.
+func (o StorageObservation) Holds(node string) int {
+	count, sites := 0, o.SitesOf(node)
+	on := func(site string) bool { return slices.Contains(sites, site) }
+	for _, database := range o.Databases {
+		for _, shard := range database.Shards {
+			if slices.ContainsFunc(shard.Replicas, on) || slices.ContainsFunc(shard.Joining, on) || slices.ContainsFunc(shard.Leaving, on) {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// storageState is what is kept of durable storage. Its fields are guarded by the driver's mutex.
+type storageState struct {
+	looking, pending bool
+	timer            *time.Timer // When it is looked at next; nil before the first time.
+	ordered          map[string]orderedReplicas
+}
+
+// orderedReplicas is where the replicas of a database were last told to be, and when.
+type orderedReplicas struct {
+	sites []string
+	at    time.Time
+}
+
+// reorderAfter is when an order to move replicas is repeated that has not been carried out. EMQX keeps trying by itself, every
+// minute at least.
+const reorderAfter = 90 * time.Second
+
+// pursueStorage has storage be looked at when its goal has changed. The caller holds the lock.
+func (d *Driver) pursueStorage(before StorageGoal) {
+	goal := d.goal.Storage
+	switch {
+	case goal.Busy && d.storage.timer == nil, !goal.equal(before):
+		d.dueStorage()
+	case d.storage.timer == nil && !d.storage.looking && len(d.goal.Nodes) > 0:
+		d.lookAtStorageIn(d.untilStorage())
+	}
+}
+
+// dueStorage has storage be looked at now. The caller holds the lock.
+func (d *Driver) dueStorage() {
+	d.storage.pending = true
+	if d.storage.looking || d.ctx.Err() != nil {
+		return
+	}
+	d.storage.looking = true
+	if d.storage.timer != nil {
+		d.storage.timer.Stop()
+	}
+	d.wait.Go(d.lookAtStorage)
+}
+
+func (d *Driver) lookAtStorageIn(wait time.Duration) {
+	if d.storage.timer != nil {
+		d.storage.timer.Reset(wait)
+		return
+	}
+	d.storage.timer = time.AfterFunc(wait, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.dueStorage()
+	})
+}
+
+// untilStorage is how long to wait before storage is looked at again. The caller holds the lock.
+func (d *Driver) untilStorage() time.Duration {
+	switch {
+	case d.goal.Storage.Busy:
+		return d.untilNext(d.config.BusyInterval / 2) // Beside the looks at nodes.
+	case d.observation.Load().Storage.Failure != "":
+		return d.config.Turns.next(d.config.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
+	}
+	return d.config.Turns.next(d.config.Name, d.config.IdleInterval, restingPerSecond)
+}
+
+// lookAtStorage looks at storage as long as there is a reason to, and has it be looked at again in time.
+func (d *Driver) lookAtStorage() {
+	for {
+		d.mu.Lock()
+		if d.ctx.Err() != nil || !d.storage.pending {
+			d.storage.looking = false
+			if d.ctx.Err() == nil {
+				d.lookAtStorageIn(d.untilStorage())
+			}
+			d.mu.Unlock()
+			return
+		}
+		d.storage.pending = false
+		goal := d.goal.Storage
+		d.mu.Unlock()
+
+		last := d.Observation().Storage
+		next := last
+		if err := d.guarded(func() error { next = d.observeStorage(d.ctx, goal, last); return nil }); err != nil {
+			next.Failure = err.Error()
+		}
+		d.publishStorage(next)
+	}
+}
+
+// observeStorage asks what there is, and has replicas move that are not where they shall be.
+func (d *Driver) observeStorage(ctx context.Context, goal StorageGoal, last StorageObservation) StorageObservation {
+	failed := func(err error) StorageObservation {
+		last.Failure = stable(err)
+		return last
+	}
+	speaker, ok := d.speaker()
+	if !ok {
+		return failed(errors.New("no node of the cluster answers that could tell of durable storage"))
+	}
+	credentials, err := d.credentials.get(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	next, err := d.askStorage(ctx, speaker, credentials, goal)
+	if err != nil {
+		d.distrust(credentials, err)
+		return failed(err)
+	}
+	next.OrderFailure = d.moveReplicas(ctx, speaker, credentials, goal, next)
+	return next
+}
+
+// askStorage asks a node that stays and, when some leave, one of these: what is open there alone must not be overlooked.
+func (d *Driver) askStorage(ctx context.Context, speaker emqx.Node, credentials emqx.Credentials, goal StorageGoal) (StorageObservation, error) {
+	var next StorageObservation
+	storage, err := d.config.API.Storage(ctx, speaker, credentials)
+	switch {
+	case err == nil:
+		next.Enabled, next.Storage = true, storage
+	case !withoutStorage(err):
+		return next, err
+	}
+	if leaving, ok := d.answering(goal.Leaving); ok {
+		theirs, err := d.config.API.Storage(ctx, leaving, credentials)
+		switch {
+		case err == nil:
+			next.with(theirs, speaker.Name)
+		case !withoutStorage(err):
+			return next, err
+		}
+	}
+	next.Seen = time.Now()
+	return next, nil
+}
+
+// withoutStorage reports whether an error says that there is none.
+func withoutStorage(err error) bool {
+	return errors.Is(err, emqx.ErrStorageDisabled) || errors.Is(err, emqx.ErrNoSuchCall)
+}
+
+// with adds what a leaving node tells of and the one that stays does not.
+func (o *StorageObservation) with(theirs emqx.Storage, staying string) {
+	o.Enabled = true
+	for _, site := range theirs.Sites {
+		if !slices.ContainsFunc(o.Sites, func(known emqx.Site) bool { return known.ID == site.ID }) {
+			o.Sites = append(slices.Clip(o.Sites), site)
+		}
+	}
+	for _, database := range theirs.Databases {
+		if !slices.ContainsFunc(o.Databases, func(known emqx.Database) bool { return known.Name == database.Name }) {
+			o.Databases = append(slices.Clip(o.Databases), database)
+			if o.Unopened == nil {
+				o.Unopened = map[string]string{}
+			}
+			o.Unopened[database.Name] = staying
+		}
+	}
+}
+
+// answering is the first of some nodes that runs, by what is known.
+func (d *Driver) answering(names []string) (emqx.Node, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	observation := d.observation.Load()
+	for _, goal := range d.goal.Nodes {
+		if slices.Contains(names, goal.Name) && observation.Nodes[goal.Name].Running() {
+			return goal.Node, true
+		}
+	}
+	return emqx.Node{}, false
+}
+
+// moveReplicas has EMQX move what is not where it shall be, and says what stands in the way.
+func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credentials emqx.Credentials, goal StorageGoal, storage StorageObservation) string {
+	if len(goal.Holders) == 0 || !storage.Enabled {
+		return ""
+	}
+	var wanted []string
+	for _, holder := range goal.Holders {
+		sites := storage.SitesOf(holder)
+		if len(sites) == 0 {
+			return "node " + holder + " has no site yet"
+		}
+		wanted = append(wanted, sites...)
+	}
+	slices.Sort(wanted)
+	failure := ""
+	for _, database := range storage.Databases {
+		if _, unopened := storage.Unopened[database.Name]; unopened || placed(database, wanted) || !d.orderNow(database.Name, wanted) {
+			continue
+		}
+		d.config.Logger.V(2).Info("Having replicas moved", "database", database.Name, "sites", wanted, "askedNode", speaker.Name)
+		if err := d.config.API.SetReplicas(ctx, speaker, credentials, database.Name, wanted); err != nil {
+			d.distrust(credentials, err)
+			d.mu.Lock()
+			delete(d.storage.ordered, database.Name)
+			d.mu.Unlock()
+			failure = fmt.Sprintf("database %s: %s", database.Name, stable(err))
+		}
+	}
+	return failure
+}
+
+// placed reports whether the replicas of a database are on the wanted sites, on all of them and on no others.
+func placed(database emqx.Database, wanted []string) bool {
+	var on []string
+	for _, shard := range database.Shards {
+		on = append(on, shard.Replicas...)
+	}
+	slices.Sort(on)
+	return len(on) == 0 || slices.Equal(slices.Compact(on), wanted)
+}
+
+// orderNow notes an order and reports whether it is to be given: not the same again while EMQX is at it.
+func (d *Driver) orderNow(database string, sites []string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := d.storage.ordered[database]
+	if slices.Equal(last.sites, sites) && time.Since(last.at) < reorderAfter {
+		return false
+	}
+	if d.storage.ordered == nil {
+		d.storage.ordered = map[string]orderedReplicas{}
+	}
+	d.storage.ordered[database] = orderedReplicas{sites, time.Now()}
+	return true
+}
+
+func (d *Driver) publishStorage(storage StorageObservation) {
+	d.mu.Lock()
+	if d.ctx.Err() != nil {
+		d.mu.Unlock()
+		return
+	}
+	old := d.observation.Load()
+	next := *old
+	next.Storage = storage
+	d.observation.Store(&next)
+	before := old.Storage
+	first := before.Seen.IsZero() != storage.Seen.IsZero()
+	before.Seen, storage.Seen = time.Time{}, time.Time{}
+	changed := first || d.goal.Storage.Busy || !reflect.DeepEqual(before, storage)
+	d.mu.Unlock()
+	if changed {
+		d.config.Changed()
+	}
+}
+
+// forgetSites has the cluster forget the sites of a node that was made to leave; it returns why that failed, or nothing.
+func (d *Driver) forgetSites(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) string {
+	storage, err := d.config.API.Storage(ctx, node, credentials)
+	if withoutStorage(err) {
+		return ""
+	}
+	if err != nil {
+		return stable(err)
+	}
+	for _, site := range (StorageObservation{Storage: storage}).SitesOf(member) {
+		if err := d.config.API.ForgetSite(ctx, node, credentials, site); err != nil {
+			return fmt.Sprintf("its site %s of durable storage: %s", site, stable(err))
+		}
+		d.config.Logger.V(2).Info("Made the cluster forget a site", "site", site, "member", member, "askedNode", node.Name)
+	}
+	return ""
+}
