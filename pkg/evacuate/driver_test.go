@@ -40,6 +40,10 @@ type fakeAPI struct {
 	secret string
 	asked  map[string]int
 	runs   []string // Members that run besides a and b.
+
+	storage map[string]*emqx.Storage // What each node tells of durable storage; nil for none.
+	orders  []string                 // Those about storage.
+	refusal error                    // What is said to them.
 }
 
 func (f *fakeAPI) node(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*fakeNode, error) {
@@ -176,6 +180,38 @@ func (f *fakeAPI) ForceLeave(ctx context.Context, node emqx.Node, c emqx.Credent
 	defer f.mu.Unlock()
 	f.left = append(f.left, member)
 	return nil
+}
+
+func (f *fakeAPI) Storage(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.Storage, error) {
+	if _, err := f.node(ctx, node, c); err != nil {
+		return emqx.Storage{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.storage[node.Name] == nil {
+		return emqx.Storage{}, fmt.Errorf("ds_sites: %w", emqx.ErrStorageDisabled)
+	}
+	return *f.storage[node.Name], nil
+}
+
+func (f *fakeAPI) SetReplicas(ctx context.Context, node emqx.Node, c emqx.Credentials, database string, sites []string) error {
+	if _, err := f.node(ctx, node, c); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orders = append(f.orders, fmt.Sprintf("%s: %s on %v", node.Name, database, sites))
+	return f.refusal
+}
+
+func (f *fakeAPI) ForgetSite(ctx context.Context, node emqx.Node, c emqx.Credentials, site string) error {
+	if _, err := f.node(ctx, node, c); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orders = append(f.orders, node.Name+": forget "+site)
+	return f.refusal
 }
 
 // drive runs a test with a driver over two nodes, a and b, in virtual time.

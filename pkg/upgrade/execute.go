@@ -112,7 +112,15 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	case machine.DeletePod:
 		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
 	case machine.SetGate:
-		return e.setGate(ctx, s, a)
+		status := corev1.ConditionFalse
+		if a.Serving {
+			status = corev1.ConditionTrue
+		}
+		return e.setCondition(ctx, s, FieldManager, podRef{a.Pod, a.UID}, applycore.PodCondition().WithType(v2beta1.ConditionOnServing).
+			WithStatus(status).WithReason(gateReason(a.Container)).WithMessage(a.Message))
+	case machine.SetSiteCondition:
+		return e.setCondition(ctx, s, FieldManager+"-storage", podRef{a.Pod, a.UID}, applycore.PodCondition().
+			WithType(v2beta1.ConditionDSReplicationSite).WithStatus(corev1.ConditionStatus(a.Status)).WithReason("DurableStorage"))
 	case machine.CreateSet, machine.ScaleSet, machine.RelabelSet, machine.AdoptSet, machine.MarkServing, machine.DeleteSet:
 		return e.doSet(ctx, s, action)
 	}
@@ -295,15 +303,19 @@ func (e *executor) adoptSet(ctx context.Context, s machine.Snapshot, a machine.A
 	}))
 }
 
-func (e *executor) setGate(ctx context.Context, s machine.Snapshot, a machine.SetGate) error {
-	status := corev1.ConditionFalse
-	if a.Serving {
-		status = corev1.ConditionTrue
-	}
-	pod := applycore.Pod(a.Pod, s.EMQX.Namespace).WithUID(a.UID).WithStatus(applycore.PodStatus().WithConditions(
-		applycore.PodCondition().WithType(v2beta1.ConditionOnServing).WithStatus(status).
-			WithReason(gateReason(a.Container)).WithMessage(a.Message).WithLastTransitionTime(metav1.NewTime(s.Now))))
-	applied, err := e.kube.CoreV1().Pods(s.EMQX.Namespace).ApplyStatus(ctx, pod, force(true))
+// podRef names a pod as it was seen.
+type podRef struct {
+	name string
+	uid  types.UID
+}
+
+// setCondition writes a condition of a pod, as a manager that writes no other.
+func (e *executor) setCondition(ctx context.Context, s machine.Snapshot, manager string, ref podRef, condition *applycore.PodConditionApplyConfiguration) error {
+	pod := applycore.Pod(ref.name, s.EMQX.Namespace).WithUID(ref.uid).WithStatus(applycore.PodStatus().
+		WithConditions(condition.WithLastTransitionTime(metav1.NewTime(s.Now))))
+	options := force(true)
+	options.FieldManager = manager
+	applied, err := e.kube.CoreV1().Pods(s.EMQX.Namespace).ApplyStatus(ctx, pod, options)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // The pod went, or another took its name.
 	}

@@ -46,6 +46,16 @@ func (deafAPI) Stop(context.Context, emqx.Node, emqx.Credentials) error { return
 
 func (deafAPI) ForceLeave(context.Context, emqx.Node, emqx.Credentials, string) error { return deaf() }
 
+func (deafAPI) Storage(context.Context, emqx.Node, emqx.Credentials) (emqx.Storage, error) {
+	return emqx.Storage{}, deaf()
+}
+
+func (deafAPI) SetReplicas(context.Context, emqx.Node, emqx.Credentials, string, []string) error {
+	return deaf()
+}
+
+func (deafAPI) ForgetSite(context.Context, emqx.Node, emqx.Credentials, string) error { return deaf() }
+
 func deaf() error {
 	time.Sleep(time.Minute)
 	return emqx.ErrSilent

@@ -211,6 +211,8 @@ func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
 			pod.Ready = isTrue
 		case corev1.ContainersReady:
 			pod.ContainersReady = isTrue
+		case v2beta1.ConditionDSReplicationSite:
+			pod.SiteCondition = metav1.ConditionStatus(condition.Status)
 		case v2beta1.ConditionOnServing:
 			pod.OnServing = isTrue
 			pod.GateContainer, _ = strings.CutPrefix(condition.Reason, gatePrefix)

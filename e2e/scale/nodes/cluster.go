@@ -197,7 +197,7 @@ func (c *Cluster) takeOver(a absence) {
 	}
 }
 
-// comeAndGo has up to a hundredth of the clients come to or go from a node, so that there are always about as many as there
+// comeAndGo has up to one client in three hundred come to or go from a node a second, so that there are always about as many as there
 // should be.
 func (c *Cluster) comeAndGo() {
 	open := c.open()
@@ -212,7 +212,7 @@ func (c *Cluster) comeAndGo() {
 		total += a.count
 	}
 	n := open[rand.IntN(len(open))] //nolint:gosec // A lot, no secret.
-	step := max(1, c.wanted/100)
+	step := max(1, c.wanted/300)
 	change := rand.IntN(2*step+1) - step //nolint:gosec // A lot, no secret.
 	if far := total - c.wanted; far > step && change > 0 || far < -step && change < 0 {
 		change = -change

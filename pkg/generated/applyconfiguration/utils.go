@@ -22,6 +22,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &appsv2beta1.BootstrapAPIKeyApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("Config"):
 		return &appsv2beta1.ConfigApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("DSDBReplicationStatus"):
+		return &appsv2beta1.DSDBReplicationStatusApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("DSReplicationStatus"):
+		return &appsv2beta1.DSReplicationStatusApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("EMQX"):
 		return &appsv2beta1.EMQXApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("EMQXCoreTemplate"):

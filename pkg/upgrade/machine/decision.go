@@ -3,6 +3,7 @@ package machine
 import (
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -147,6 +148,13 @@ type SetGate struct {
 	Message   string
 }
 
+// SetSiteCondition tells on a pod whether its node's site of durable storage holds replicas.
+type SetSiteCondition struct {
+	Pod    string
+	UID    types.UID
+	Status metav1.ConditionStatus
+}
+
 func (CreateCookieSecret) isAction()   {}
 func (CreateKeysSecret) isAction()     {}
 func (ApplyConfigMap) isAction()       {}
@@ -163,6 +171,7 @@ func (ApplyService) isAction()         {}
 func (InheritService) isAction()       {}
 func (DeleteService) isAction()        {}
 func (SetGate) isAction()              {}
+func (SetSiteCondition) isAction()     {}
 
 // ref names a set as it was seen.
 func (set Set) ref() SetRef {

@@ -31,7 +31,7 @@ func upgrading(phase v2beta1.Phase, change ...func(*Snapshot)) Snapshot {
 				SwitchedTime: at(testNow.Add(-time.Minute)), EvacuationStartedTime: at(testNow.Add(-time.Minute)), ClientsTotal: 10, ClientsTotalTime: at(testNow.Add(-time.Minute)),
 			}},
 		},
-		Observation: evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{}, Left: map[string]bool{}},
+		Observation: evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{}, Left: map[string]bool{}, Storage: evacuate.StorageObservation{Seen: testNow}},
 		Services:    map[resources.ServiceKind]Service{},
 	}
 	s.EMQX.Spec.UpdateStrategy.EvacuationStrategy = v2beta1.EvacuationStrategy{ConnEvictRate: 10, SessEvictRate: 10, WaitTakeover: 1}

@@ -25,7 +25,7 @@ func evacuation(s Snapshot, plan map[string]evacuate.Order) evacuate.Goal {
 }
 
 func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
-	goal := evacuate.Goal{Busy: s.phase() != v2beta1.PhaseDone || !settled(s), Absent: absent(s)}
+	goal := evacuate.Goal{Busy: s.phase() != v2beta1.PhaseDone || !settled(s), Absent: absent(s), Storage: storageGoal(s)}
 	for _, set := range s.Sets {
 		for _, pod := range set.Pods {
 			url := apiURL(set, pod)

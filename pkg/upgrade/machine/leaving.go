@@ -153,6 +153,9 @@ func shrink(s Snapshot, set Set, others bool) (Group, Lack) {
 		return nil, Lack{"SetLeft", "set " + set.Name + " to be gone" + kept(set.Finalizers)}
 	}
 	if !s.served(set) {
+		if lack := heldBack(s, set); !lack.None() {
+			return nil, lack
+		}
 		return removeSet(s, set, 0), Lack{"SetLeft", "set " + set.Name + ", which never served, to be gone"}
 	}
 	pods := s.remaining(set)
@@ -175,6 +178,9 @@ func shrink(s Snapshot, set Set, others bool) (Group, Lack) {
 	if i := slices.IndexFunc(set.Pods, func(p Pod) bool { return p.Ordinal == next }); i >= 0 {
 		if lack := occupied(s, set.Pods[i]); !lack.None() {
 			return nil, Lack{lack.Reason, "a leaving node to be empty: " + set.Pods[i].Node + " " + lack.Message}
+		}
+		if lack := holding(s, set.Pods[i]); !lack.None() {
+			return nil, Lack{lack.Reason, "a leaving node to hold no data: " + set.Pods[i].Node + " " + lack.Message}
 		}
 	}
 	return removeSet(s, set, set.Replicas-1), Lack{"PodsLeft", fmt.Sprintf("pod %s-%d to be gone", set.Name, next)}

@@ -46,6 +46,8 @@ func Describe(s Snapshot, action Action) string {
 		return "delete StatefulSet " + name(a.Name)
 	case SetGate:
 		return "write the readiness gate of pod " + name(a.Pod)
+	case SetSiteCondition:
+		return "tell on pod " + name(a.Pod) + " whether it holds replicas"
 	}
 	return NameOf(action)
 }

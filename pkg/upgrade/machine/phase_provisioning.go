@@ -74,11 +74,14 @@ func mark(s Snapshot) []Group {
 	return groups
 }
 
-// retire removes sets that never served: without eviction, since they never had a client.
+// retire removes sets that never served and hold no data: without eviction, since they never had a client.
 func retire(s Snapshot) []Group {
 	var groups []Group
 	for _, set := range s.leavingSets() {
-		if group := removeSet(s, set, 0); !s.served(set) && len(group) > 0 {
+		if s.served(set) || !heldBack(s, set).None() {
+			continue
+		}
+		if group := removeSet(s, set, 0); len(group) > 0 {
 			groups = append(groups, group)
 		}
 	}

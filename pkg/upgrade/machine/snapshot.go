@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -183,6 +184,8 @@ type Pod struct {
 	// OnServing is the gate, and GateContainer the container that it was opened for; empty when unknown.
 	OnServing     bool
 	GateContainer string
+	// SiteCondition is what was last told of its site of durable storage; empty for nothing.
+	SiteCondition metav1.ConditionStatus
 	// ContainerRunning tells whether EMQX's container runs, Container which it is, and ContainerStarted since when.
 	ContainerRunning bool
 	Container        string

@@ -47,6 +47,7 @@ func StatusOf(s Snapshot, d Decision, failures ...Failure) v2beta1.EMQXStatus {
 		CoreNodes:             coreNodes(s),
 		CoreNodesStatus:       coreNodesStatus(s, d),
 		NodeEvacuationsStatus: evacuations(s),
+		DSReplication:         storageStatus(s),
 		Upgrade:               upgradeOf(s, d),
 	}
 	status.Conditions = conditions(s, d, failures...)

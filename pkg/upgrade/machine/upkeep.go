@@ -17,6 +17,7 @@ func upkeep(s Snapshot) []Group {
 	groups = append(groups, keepServices(s)...)
 	groups = append(groups, keepSets(s)...)
 	groups = append(groups, keepConfigMaps(s)...)
+	groups = append(groups, siteConditions(s)...)
 	// With another cookie, nodes could not join those that run.
 	if s.CookieSecret == Missing && !s.anyRuns() {
 		groups = append(groups, Group{CreateCookieSecret{}})

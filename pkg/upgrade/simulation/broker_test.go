@@ -28,6 +28,7 @@ type broker struct {
 	served   bool        // It ever had a client: the truth, whatever was noted.
 	evac     *evacuation // Nil for none.
 	stored   *evacuation // What its disk remembers over a restart of its container.
+	site     string      // Of its disk, in durable storage.
 }
 
 type evacuation struct {
@@ -78,7 +79,7 @@ func (w *world) sees(a, b *broker) bool {
 // boot starts the process of a pod's container. On the disk of one that ran before is its evacuation.
 func (w *world) boot(pod *corev1.Pod, restarted bool) *broker {
 	b := &broker{
-		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod),
+		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod), site: string(pod.UID),
 		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), cookie: w.cookieOfSecret(),
 	}
 	if restarted {
@@ -143,6 +144,7 @@ func (w *world) die(b *broker) {
 
 // tickBrokers lets the nodes do what they do.
 func (w *world) tickBrokers() {
+	w.tickStorage()
 	for _, b := range ordered(w.brokers) {
 		if !b.dead && b.isGivenUp(w.now()) && !w.now().Before(b.frozen.Add(healTime)) {
 			w.heal(b)
@@ -155,6 +157,7 @@ func (w *world) tickBrokers() {
 			if b.owner == w.owner && w.owner != "" {
 				w.members[b.name] = true
 			}
+			w.register(b)
 			if b.stored != nil {
 				restored := *b.stored
 				restored.state, restored.recipients, restored.next = emqx.StateEvictingConns, nil, w.now()

@@ -198,6 +198,9 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 // checkRemoval is invariant 3, by what is true and not by what was noted: no pod is removed while its node has clients or
 // sessions, unless a user asked for it.
 func (w *world) checkRemoval(pod *corev1.Pod, set *appsv1.StatefulSet) {
+	if w.isOurs(set) {
+		w.checkData(pod)
+	}
 	b := w.brokers[pod.Name]
 	if b == nil || b.dead || b.ip != pod.Status.PodIP || w.truth.deadline || !w.isOurs(set) {
 		return
@@ -327,6 +330,7 @@ func (w *world) checkEnd() {
 			w.violate("ConfigMap %s is left", configMap.Name)
 		}
 	}
+	w.checkStorageEnd()
 	for _, b := range w.brokers {
 		if !b.dead && b.evac != nil {
 			w.violate("an evacuation of %s is left", b.name)

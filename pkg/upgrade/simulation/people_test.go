@@ -220,6 +220,7 @@ func (w *world) recreate() bool {
 	w.note("user: the resource is deleted")
 	w.kube.remove(emqxes, name)
 	clear(w.members)
+	w.openStorage()
 	w.owner = ""
 	w.reborn = w.now().Add(time.Duration(w.rng.IntN(20000)) * time.Millisecond)
 	w.truth.blind(w.reborn.Add(unsupervised)) // Nobody follows the clients meanwhile.

@@ -51,6 +51,7 @@ type world struct {
 	// EMQX and its clients.
 	brokers    map[string]*broker
 	members    map[string]bool
+	storage    *storage                // Nil for none.
 	cuts       map[[2]string]time.Time // Between which nodes nothing gets through, until when.
 	password   string                  // Of the operator's API key, as the nodes know it.
 	cookie     string                  // Of the cluster.
@@ -125,6 +126,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		},
 	}
 	w.happen(fmt.Sprintf("%d nodes", nodes))
+	w.openStorage()
 	w.create(w.names.DeepCopy())
 	return w
 }

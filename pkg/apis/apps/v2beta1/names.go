@@ -50,6 +50,10 @@ func (e *EMQX) Unknown() bool { return e.Undecodable() != "" && e.Spec.Image == 
 // running.
 const ConditionOnServing = "apps.emqx.io/on-serving"
 
+// ConditionDSReplicationSite is a condition of core pods where there is durable storage: True while the site of the pod's
+// node holds replicas of shards, False while it holds none, Unknown while it has no site.
+const ConditionDSReplicationSite = "apps.emqx.io/ds-replication-site"
+
 // HeadlessServiceName is the name of the Service through which nodes find each other.
 func (e *EMQX) HeadlessServiceName() string { return e.Name + "-headless" }
 

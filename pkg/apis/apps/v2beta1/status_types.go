@@ -86,6 +86,44 @@ type EMQXStatus struct {
 	// +listType=map
 	// +listMapKey=node
 	NodeEvacuationsStatus []NodeEvacuationStatus `json:"nodeEvacuationsStatus,omitempty"`
+	// DSReplication tells of EMQX's durable storage, absent where there is none.
+	// +optional
+	DSReplication *DSReplicationStatus `json:"dsReplication,omitempty"`
+}
+
+// DSReplicationStatus tells how durable storage is replicated.
+type DSReplicationStatus struct {
+	// DBs are the databases.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	DBs []DSDBReplicationStatus `json:"dbs,omitempty"`
+}
+
+// DSDBReplicationStatus tells how a database of durable storage is replicated. It is stable when nothing is in transition and
+// all shards have the same number of replicas.
+type DSDBReplicationStatus struct {
+	// Name is the name of the database, such as messages.
+	// +required
+	Name string `json:"name"`
+	// NumShards is how many shards it has.
+	// +optional
+	NumShards int32 `json:"numShards"`
+	// NumShardReplicas is how many replicas all shards have together.
+	// +optional
+	NumShardReplicas int32 `json:"numShardReplicas"`
+	// LostShardReplicas is how many of them are on nodes that are no members of the cluster any more.
+	// +optional
+	LostShardReplicas int32 `json:"lostShardReplicas"`
+	// NumTransitions is how many replicas are about to come or to go; EMQX tells since 6.0.
+	// +optional
+	NumTransitions int32 `json:"numTransitions"`
+	// MinReplicas is the smallest number of replicas of a shard.
+	// +optional
+	MinReplicas int32 `json:"minReplicas"`
+	// MaxReplicas is the largest number of replicas of a shard.
+	// +optional
+	MaxReplicas int32 `json:"maxReplicas"`
 }
 
 // LimitedBy says what decides how fast connections are evicted.

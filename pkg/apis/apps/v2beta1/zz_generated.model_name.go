@@ -18,6 +18,16 @@ func (in Config) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in DSDBReplicationStatus) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSDBReplicationStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in DSReplicationStatus) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSReplicationStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in EMQX) OpenAPIModelName() string {
 	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQX"
 }

@@ -46,6 +46,48 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: mode
       type:
         scalar: string
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSDBReplicationStatus
+  map:
+    fields:
+    - name: lostShardReplicas
+      type:
+        scalar: numeric
+      default: 0
+    - name: maxReplicas
+      type:
+        scalar: numeric
+      default: 0
+    - name: minReplicas
+      type:
+        scalar: numeric
+      default: 0
+    - name: name
+      type:
+        scalar: string
+      default: ""
+    - name: numShardReplicas
+      type:
+        scalar: numeric
+      default: 0
+    - name: numShards
+      type:
+        scalar: numeric
+      default: 0
+    - name: numTransitions
+      type:
+        scalar: numeric
+      default: 0
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSReplicationStatus
+  map:
+    fields:
+    - name: dbs
+      type:
+        list:
+          elementType:
+            namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSDBReplicationStatus
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQX
   map:
     fields:
@@ -472,6 +514,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQXNodesStatus
       default: {}
+    - name: dsReplication
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSReplicationStatus
     - name: nodeEvacuationsStatus
       type:
         list:

@@ -37,6 +37,8 @@ type EMQXStatusApplyConfiguration struct {
 	ReplicantNodesStatus *EMQXNodesStatusApplyConfiguration `json:"replicantNodesStatus,omitempty"`
 	// NodeEvacuationsStatus are the evacuations that run, as each node tells of its own.
 	NodeEvacuationsStatus []NodeEvacuationStatusApplyConfiguration `json:"nodeEvacuationsStatus,omitempty"`
+	// DSReplication tells of EMQX's durable storage, absent where there is none.
+	DSReplication *DSReplicationStatusApplyConfiguration `json:"dsReplication,omitempty"`
 }
 
 // EMQXStatusApplyConfiguration constructs a declarative configuration of the EMQXStatus type for use with
@@ -150,5 +152,13 @@ func (b *EMQXStatusApplyConfiguration) WithNodeEvacuationsStatus(values ...*Node
 		}
 		b.NodeEvacuationsStatus = append(b.NodeEvacuationsStatus, *values[i])
 	}
+	return b
+}
+
+// WithDSReplication sets the DSReplication field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DSReplication field is set to the value of the last call.
+func (b *EMQXStatusApplyConfiguration) WithDSReplication(value *DSReplicationStatusApplyConfiguration) *EMQXStatusApplyConfiguration {
+	b.DSReplication = value
 	return b
 }

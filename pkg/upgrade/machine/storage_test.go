@@ -1,0 +1,157 @@
+package machine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+)
+
+// withReplicas gives every node a site of its pod's name, and a database of one shard whose replicas are on some of them.
+func withReplicas(change func(*emqx.Shard), sites ...string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		storage := &s.Observation.Storage
+		storage.Seen, storage.Enabled = s.Now, true
+		for _, pod := range s.pods() {
+			storage.Sites = append(storage.Sites, emqx.Site{ID: pod.Name, Node: pod.Node, Up: true})
+		}
+		shard := emqx.Shard{ID: "0", Replicas: sites}
+		if change != nil {
+			change(&shard)
+		}
+		storage.Databases = []emqx.Database{{Name: "mq_state", Shards: []emqx.Shard{shard}}}
+	}
+}
+
+func withStorage(change func(*evacuate.StorageObservation)) func(*Snapshot) {
+	return func(s *Snapshot) { change(&s.Observation.Storage) }
+}
+
+const blue0, blue1, green0, green1 = "e-core-blue-0", "e-core-blue-1", "e-core-green-0", "e-core-green-1"
+
+// TestDataKeepsACore is invariant 14: no core that holds a replica is taken away, and none while that is not known.
+func TestDataKeepsACore(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change []func(*Snapshot)
+		reason string // Empty: it is taken away.
+	}{
+		{"there is no durable storage", nil, ""},
+		{"it holds nothing", []func(*Snapshot){withReplicas(nil, green0, green1)}, ""},
+		{"it holds a replica", []func(*Snapshot){withReplicas(nil, blue1, green0)}, "ReplicasLeft"},
+		{"it is about to lose its last", []func(*Snapshot){withReplicas(func(s *emqx.Shard) { s.Leaving = []string{blue1} }, green0)}, "ReplicasLeft"},
+		{"others move theirs", []func(*Snapshot){withReplicas(func(s *emqx.Shard) { s.Joining = []string{green1} }, green0)}, "ReplicasMoving"},
+		{"nobody was asked", []func(*Snapshot){withStorage(func(o *evacuate.StorageObservation) { o.Seen = time.Time{} })}, "StorageNotAsked"},
+		{"it was asked before this phase began", []func(*Snapshot){withReplicas(nil, green0), withStorage(func(o *evacuate.StorageObservation) { o.Seen = testNow.Add(-time.Hour) })}, "StorageNotAsked"},
+		{"nobody answers", []func(*Snapshot){withReplicas(nil, green0), withStorage(func(o *evacuate.StorageObservation) { o.Failure = "the node does not answer" })}, "StorageSilent"},
+		{"EMQX refuses", []func(*Snapshot){withReplicas(nil, blue1), withStorage(func(o *evacuate.StorageObservation) { o.OrderFailure = "database mq_state: no" })}, "ReplicasNotMoved"},
+		{"the new revision has no such database", []func(*Snapshot){withReplicas(nil, blue1), withStorage(func(o *evacuate.StorageObservation) {
+			o.Unopened = map[string]string{"mq_state": "emqx@x"}
+		})}, "DatabaseNotOpen"},
+		{"a deadline has passed", []func(*Snapshot){withReplicas(nil, blue1), withDeadline(1)}, "ReplicasLeft"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := upgrading(v2beta1.PhaseScalingDown, append([]func(*Snapshot){evacuatedBlue}, tt.change...)...)
+			decision := Decide(s)
+			scaled := false
+			for _, action := range flat(decision.Groups) {
+				_, is := action.(ScaleSet)
+				scaled = scaled || is
+			}
+			require.Equal(t, tt.reason == "", scaled)
+			if tt.reason != "" {
+				require.Equal(t, tt.reason, decision.Waiting.Reason, decision.Waiting.Message)
+			}
+		})
+	}
+}
+
+// TestWhereReplicasShallBe: on all cores that stay at rest, and while the others are taken away.
+func TestWhereReplicasShallBe(t *testing.T) {
+	green := []string{"emqx@e-core-green-0.pods", "emqx@e-core-green-1.pods"}
+	blue := []string{"emqx@e-core-blue-0.pods", "emqx@e-core-blue-1.pods"}
+	for _, tt := range []struct {
+		name    string
+		phase   v2beta1.Phase
+		change  []func(*Snapshot)
+		holders []string
+	}{
+		{"before the switch they stay", v2beta1.PhaseProvisioning, []func(*Snapshot){serving("blue")}, nil},
+		{"while clients are moved, too", v2beta1.PhaseEvacuating, nil, nil},
+		{"then they go to the new nodes", v2beta1.PhaseScalingDown, nil, green},
+		{"and remain there", v2beta1.PhaseDone, []func(*Snapshot){without("blue")}, green},
+		{"not while one of these does not run", v2beta1.PhaseScalingDown, []func(*Snapshot){withNode(green1, silentNode)}, nil},
+		{"not while one of these is missing", v2beta1.PhaseDone, []func(*Snapshot){without("blue"), withSet("green", func(set *Set) { set.Pods = set.Pods[:1] })}, nil},
+		{"not while the Services lead elsewhere", v2beta1.PhaseScalingDown, []func(*Snapshot){serving("blue")}, nil},
+		{"not while the user holds the cluster", v2beta1.PhaseScalingDown, []func(*Snapshot){withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Paused = true })}, nil},
+		{"those on a set that never served go back to the one that does", v2beta1.PhaseProvisioning, []func(*Snapshot){
+			serving("blue"), withSet("green", func(set *Set) { set.ServingSince = time.Time{} }), neverServedRed, withReplicas(nil, "e-core-red-0", blue0),
+		}, blue},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := upgrading(tt.phase, tt.change...)
+			require.Equal(t, tt.holders, Decide(s).Goal.Storage.Holders)
+		})
+	}
+}
+
+// neverServedRed adds a set that an edit before the last one made.
+func neverServedRed(s *Snapshot) {
+	withRed(s)
+	for i := range s.set("red").Pods {
+		s.set("red").Pods[i].OnServing = false
+		withNode(s.set("red").Pods[i].Name, func(n *evacuate.NodeObservation) { n.Seen = testNow; clients(0, 0)(n) })(s)
+	}
+	for _, pod := range s.set("green").Pods {
+		withPod(pod.Name, func(p *Pod) { p.OnServing = false })(s)
+		withNode(pod.Name, clients(0, 0))(s)
+	}
+}
+
+// TestDataKeepsASetThatNeverServed: a database that was opened meanwhile may have replicas there.
+func TestDataKeepsASetThatNeverServed(t *testing.T) {
+	for _, held := range []bool{false, true} {
+		site := blue0
+		if held {
+			site = "e-core-red-0"
+		}
+		s := upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(set *Set) { set.ServingSince = time.Time{} }), neverServedRed, withReplicas(nil, site),
+			withPod(green0, func(p *Pod) { p.ContainersReady = false }))
+		scaled := false
+		for _, action := range flat(Decide(s).Groups) {
+			scale, is := action.(ScaleSet)
+			scaled = scaled || is && scale.Name == "e-core-red"
+		}
+		require.Equal(t, !held, scaled)
+	}
+}
+
+func TestStorageStatus(t *testing.T) {
+	s := upgrading(v2beta1.PhaseScalingDown, withReplicas(func(shard *emqx.Shard) {
+		shard.Lost, shard.Joining, shard.Leaving = []string{"X"}, []string{green1}, []string{blue0}
+	}, blue0, green0, "X"))
+	s.Observation.Storage.Databases[0].Shards = append(s.Observation.Storage.Databases[0].Shards, emqx.Shard{ID: "1", Replicas: []string{green0}})
+	require.Equal(t, &v2beta1.DSReplicationStatus{DBs: []v2beta1.DSDBReplicationStatus{{
+		Name: "mq_state", NumShards: 2, NumShardReplicas: 4, LostShardReplicas: 1, NumTransitions: 2, MinReplicas: 1, MaxReplicas: 3,
+	}}}, StatusOf(s, Decide(s)).DSReplication)
+
+	told := map[string]metav1.ConditionStatus{}
+	for _, action := range flat(Decide(s).Groups) {
+		if condition, is := action.(SetSiteCondition); is {
+			told[condition.Pod] = condition.Status
+		}
+	}
+	require.Equal(t, map[string]metav1.ConditionStatus{blue0: metav1.ConditionTrue, blue1: metav1.ConditionFalse, green0: metav1.ConditionTrue, green1: metav1.ConditionTrue}, told)
+	for pod, status := range told {
+		withPod(pod, func(p *Pod) { p.SiteCondition = status })(&s)
+	}
+	for _, action := range flat(Decide(s).Groups) {
+		_, is := action.(SetSiteCondition)
+		require.False(t, is, "it is told once")
+	}
+}
