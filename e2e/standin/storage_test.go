@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -145,9 +146,34 @@ func TestLostReplicasAreRemoved(t *testing.T) {
 	got = h.do(http.MethodPut, 2, fmt.Sprintf(replicasOf, "mq_state")+"/"+kept, nil, "")
 	require.Equal(t, http.StatusBadRequest, got.status, "the lost site is still a target")
 	require.Equal(t, http.StatusAccepted, h.put(2, fmt.Sprintf(replicasOf, "mq_state"), []string{kept}).status)
-	// Nothing is left of the shards, so that the new site can only join without the others.
 	require.Equal(t, map[string]int{"joining": 16, "leaving": 16}, h.transitions(2, "mq_state"))
-	h.eventually("the lost ones are removed", func() bool { return h.transitions(2, "mq_state")["leaving"] == 0 })
+	h.eventually("the lost ones are removed first", func() bool {
+		pending := h.transitions(2, "mq_state")
+		return pending["leaving"] == 0 && pending["joining"] == 16
+	})
+	h.eventually("the shards begin anew", func() bool { return len(h.transitions(2, "mq_state")) == 0 })
+	require.Equal(t, []any{kept}, h.get(2, fmt.Sprintf(replicasOf, "mq_state")).list())
+}
+
+// A 6.0 that has lost its disk goes on under its name, without a site: the old one counts as up, but does nothing.
+func TestDiskIsLost(t *testing.T) {
+	h := newHarness(t, quickStorage)
+	h.start(1, 2)
+	old, _ := h.siteOf(1, 2)
+	path := fmt.Sprintf(replicasOf, "mq_state") + "/" + old
+	require.Equal(t, http.StatusAccepted, h.do(http.MethodPut, 1, path, nil, "").status)
+	h.eventually("it joins", func() bool { return len(h.transitions(1, "mq_state")) == 0 })
+	h.stop(2)
+	h.nodes[2].dir = filepath.Join(h.root, "empty")
+	h.begin(2)
+	h.eventually("it is back", func() bool { return len(h.clusterOf(1)) == 2 && len(h.clusterOf(2)) == 2 })
+	again, view := h.siteOf(2, 2)
+	require.Equal(t, old, again)
+	require.True(t, view.Up)
+	require.Equal(t, storage.Up, view.Shards[0].Status)
+	require.Len(t, h.get(1, "/api/v5/ds/sites").list(), 2, "there is no third")
+	require.Equal(t, http.StatusAccepted, h.do(http.MethodDelete, 1, path, nil, "").status)
+	h.eventually("another node removes its replicas", func() bool { return len(h.transitions(1, "mq_state")) == 0 })
 }
 
 // Sites, replicas and what is pending survive restarts, of one node and of all.

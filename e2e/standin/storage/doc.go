@@ -12,7 +12,7 @@
 // # Changes
 //
 // A change of a database stores targets and returns. Then each shard goes there one step after the other: lost sites leave
-// first, then sites join and leave in turn. Who joins and who leaves does it by itself, and not without more than half of the
-// shard's replicas; for a site that does not leave by itself one of the other nodes removes it, much later, also without
-// them. Service does these steps on a node.
+// first, then sites join and leave in turn. Who joins or leaves does it by itself; a site that does not leave by itself is
+// removed by another node, much later. It takes more than half of the shard's replicas, but for lost sites: see
+// Table.removes. Service does these steps on a node.
 package storage

@@ -88,13 +88,30 @@ func (t Table) plan(s Shard, of Statuses) []Step {
 	return s.Plan(func(site string) bool { return t.status(site, of) == Lost })
 }
 
-// quorum reports whether more than half of a shard's replicas are up.
-func (t Table) quorum(s Shard, of Statuses) bool {
-	up := 0
+// reach counts a shard's replicas, those that are not lost, and those that are up.
+func (t Table) reach(s Shard, of Statuses) (all, known, up int) {
 	for _, site := range s.Replicas.Sites {
-		if t.status(site, of) == Up {
-			up++
+		switch t.status(site, of) {
+		case Up:
+			known, up = known+1, up+1
+		case Down:
+			known++
+		case Lost:
 		}
 	}
-	return 2*up > len(s.Replicas.Sites)
+	return len(s.Replicas.Sites), known, up
+}
+
+// agrees reports whether a site can join or leave: more than half of the replicas are up, or nobody is left to ask. Then the
+// shard begins anew, without its data.
+func (t Table) agrees(s Shard, of Statuses) bool {
+	all, known, up := t.reach(s, of)
+	return known == 0 || 2*up > all
+}
+
+// removes reports whether the others can take a site out. Without a majority they can do so with a lost one alone, once the
+// majority cannot come back and all that are left are up.
+func (t Table) removes(s Shard, site string, of Statuses) bool {
+	all, known, up := t.reach(s, of)
+	return t.agrees(s, of) || (t.status(site, of) == Lost && 2*known <= all && up == known)
 }

@@ -300,20 +300,21 @@ func (s *Service) doLocked(at place, shard Shard, step Step) {
 	s.tellLocked(change)
 }
 
-// takes tells how long a step takes and whether it is for this node to do: that of its own site, unless too few replicas
-// are up, and on the first of the nodes also that of a site that does not leave by itself.
+// takes tells how long a step takes and whether this node can do it: that of its own site, and on the first of the nodes also
+// that of a site that does not leave by itself.
 func (s *Service) takes(shard Shard, step Step) (time.Duration, bool) {
 	switch {
 	case step.Site == s.id && s.claimed:
 		if step.Joining {
-			return s.cfg.Times.Join, s.table.quorum(shard, s.status)
+			return s.cfg.Times.Join, s.table.agrees(shard, s.status)
 		}
-		return s.cfg.Times.Leave, s.table.quorum(shard, s.status)
+		return s.cfg.Times.Leave, s.table.agrees(shard, s.status)
 	case step.Joining:
 		return 0, false
 	default:
 		running := s.cfg.Cluster.Running()
-		return s.cfg.Times.Remove, len(running) > 0 && running[0] == s.cfg.Cluster.Self()
+		first := len(running) > 0 && running[0] == s.cfg.Cluster.Self()
+		return s.cfg.Times.Remove, first && s.table.removes(shard, step.Site, s.status)
 	}
 }
 

@@ -68,6 +68,28 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestQuorum(t *testing.T) {
+	for _, c := range []struct {
+		reason          string
+		a, b, c         Status // of the three replicas
+		agrees, removes bool   // removes: that of a
+	}{
+		{"all are up", Up, Up, Up, true, true},
+		{"one is down", Down, Up, Up, true, true},
+		{"two are down", Down, Down, Up, false, false},
+		{"one is lost", Lost, Up, Up, true, true},
+		{"one is lost, one down: a majority may come back", Lost, Down, Up, false, false},
+		{"two are lost: what is left goes on", Lost, Lost, Up, false, true},
+		{"two are lost, one is down", Lost, Lost, Down, false, false},
+		{"all are lost: it begins anew", Lost, Lost, Lost, true, true},
+	} {
+		of := world(map[string]Status{"a": c.a, "b": c.b, "c": c.c})
+		shard := shardOf([]string{"1", "2", "3"}, []string{"2", "3"})
+		require.Equal(t, c.agrees, sites(t).agrees(shard, of), c.reason)
+		require.Equal(t, c.removes, sites(t).removes(shard, "1", of), c.reason)
+	}
+}
+
 func TestAllocation(t *testing.T) {
 	for _, c := range []struct {
 		reason      string
