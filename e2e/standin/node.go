@@ -23,6 +23,9 @@ const askTimeout = 3 * time.Second
 // busyRetry is the pause when the node to join is itself joining.
 const busyRetry = 300 * time.Millisecond
 
+// fetchTimeout bounds how long a joining node asks for what it cannot do without.
+const fetchTimeout = 30 * time.Second
+
 // Node is one EMQX node.
 type Node struct {
 	cfg        Config
@@ -228,12 +231,23 @@ func (n *Node) search(ctx context.Context) (bool, error) {
 
 // joinStorage enters durable storage as the cluster has it.
 func (n *Node) joinStorage(ctx context.Context, member string) error {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
-	defer cancel()
-	if err := n.storage.Fetch(ctx, member); err != nil {
-		return err
+	if !n.storage.Enabled() {
+		return nil
 	}
-	return n.storage.Claim()
+	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	for {
+		err := n.storage.Fetch(limited, member)
+		if err == nil {
+			return n.storage.Claim()
+		}
+		if !pause(limited, busyRetry) {
+			if ctx.Err() != nil {
+				return nil // the node is told to stop
+			}
+			return err
+		}
+	}
 }
 
 // alone makes the node one that is in no cluster.

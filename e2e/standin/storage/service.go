@@ -72,6 +72,7 @@ type Service struct {
 	claimed bool   // it is in the table
 	table   Table
 	since   map[place]pending
+	unsaved bool
 	changed chan struct{} // closed and replaced at every change
 }
 
@@ -107,6 +108,9 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saveLocked()
 }
 
 // Enabled reports whether this node has durable storage at all.
@@ -117,7 +121,8 @@ func (s *Service) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table, s.claimed = NewTable(), false
-	s.keepLocked()
+	s.noteLocked()
+	s.saveLocked() // at once: after a crash the old table would be taken for news by the new cluster
 }
 
 // Fetch takes over the table of another node.
@@ -185,7 +190,7 @@ func (s *Service) Learn(t Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.table.Merge(t) {
-		s.keepLocked()
+		s.noteLocked()
 	}
 }
 
@@ -202,12 +207,12 @@ func (s *Service) status(node string) Status {
 	}
 }
 
-// tellLocked keeps a change that is in the table already, and tells the others of it.
+// tellLocked tells the others of a change that is in the table already.
 func (s *Service) tellLocked(change Table) {
 	if len(change.Sites)+len(change.Databases) == 0 {
 		return
 	}
-	s.keepLocked()
+	s.noteLocked()
 	for _, node := range s.cfg.Cluster.Linked() {
 		if err := s.cfg.Cluster.Cast(node, Topic, change, false); err != nil {
 			s.cfg.Log.Debug("cast", "topic", Topic, "node", node, "error", err) // it gets the table when it connects again
@@ -215,14 +220,21 @@ func (s *Service) tellLocked(change Table) {
 	}
 }
 
-func (s *Service) keepLocked() {
-	if s.Enabled() {
-		if err := s.table.save(s.cfg.DataDir); err != nil {
-			s.cfg.Log.Error("durable storage", "error", err)
-		}
-	}
+// noteLocked wakes run after a change. It does not write: changes come in dozens, and links wait meanwhile.
+func (s *Service) noteLocked() {
+	s.unsaved = true
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+func (s *Service) saveLocked() {
+	if !s.unsaved || !s.Enabled() {
+		return
+	}
+	s.unsaved = false
+	if err := s.table.save(s.cfg.DataDir); err != nil {
+		s.cfg.Log.Error("durable storage", "error", err)
+	}
 }
 
 // openLocked opens what is not open yet. Of several nodes the first does it for all.
@@ -250,6 +262,7 @@ func (s *Service) run() {
 			timer.Reset(time.Until(at))
 			due = timer.C
 		}
+		s.saveLocked()
 		s.mu.Unlock()
 		select {
 		case <-s.ctx.Done():
