@@ -75,7 +75,7 @@ func waitSites(total int) step {
 }
 
 // replicasMove replays requests that move replicas, at once and when each shard has the given number, and compares the
-// timeline.
+// timeline. The answers in its rows are those of the requests, and compared with them.
 func replicasMove(covers, n, act string, atOnce, then []string, total int) step {
 	s := step{what: "watch " + n, covers: []string{covers}}
 	s.do = func(ctx context.Context, r *Runner) error {
@@ -112,8 +112,11 @@ func holdReplicas() step {
 			return err
 		}
 		got, err := r.api(ctx, http.MethodPut, nodeA, "/api/v5/ds/storages/messages/replicas/"+site, nil)
-		if err != nil || got.status != http.StatusAccepted {
-			return fmt.Errorf("let C join: %d %s %w", got.status, got.raw, err)
+		if err != nil {
+			return err
+		}
+		if got.status != http.StatusAccepted {
+			return fmt.Errorf("let C join: %d %s", got.status, got.raw)
 		}
 		return r.waitReplicas(ctx, 3, nodeA, nodeB, nodeC)
 	}))

@@ -25,6 +25,7 @@
 //   - Durable storage holds no data, and there are no durable sessions: with durable_sessions.enable sessions live in their
 //     node's memory and are moved by an evacuation as ever, which an absent client elsewhere does not hold up. There are no
 //     message queues; a database of them is there from the start, or with auto (6.2) never.
+//   - A node has its site as soon as it has joined; EMQX takes 4 seconds and more.
 //   - A replica takes the recorded time to move, whatever else goes on; a 5.8.9 tells nothing of it before it is done, a 6.0
 //     tells what is pending. What a 6.0 does is read, not recorded: a node that comes back without its disk goes on without
 //     a site, where a 5.8.9 ends, and the site of a node that was made to leave stays until it is forgotten by API.
