@@ -18,7 +18,7 @@ import (
 
 // quickStorage lets replicas move fast enough for a test and slowly enough to be seen.
 func quickStorage(cfg *standin.Config) {
-	cfg.Storage = storage.Times{Join: 300 * time.Millisecond, Leave: 300 * time.Millisecond, Remove: 600 * time.Millisecond}
+	cfg.Storage = storage.Times{Join: time.Second, Leave: 500 * time.Millisecond, Remove: 600 * time.Millisecond}
 }
 
 func (h *harness) put(i int, path string, body any) answer {
