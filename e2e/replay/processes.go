@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // Processes is Control over nodes that are processes of this machine.
@@ -111,6 +113,9 @@ func (s Settings) add(cmd *exec.Cmd, dir string) error {
 			return fmt.Errorf("write the API keys: %w", err)
 		}
 	}
+	if err := s.addSite(filepath.Join(dir, "data")); err != nil {
+		return fmt.Errorf("write the site: %w", err)
+	}
 	if s.Config == "" {
 		return nil
 	}
@@ -118,6 +123,18 @@ func (s Settings) add(cmd *exec.Cmd, dir string) error {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	return nil
+}
+
+// addSite gives a node that has no site yet the wanted one.
+func (s Settings) addSite(data string) error {
+	path := filepath.Join(data, storage.SiteFile)
+	if _, err := os.Stat(path); s.Site == "" || err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(s.Site), 0o600)
 }
 
 // Running reports whether a node's process is there.

@@ -41,6 +41,13 @@ type recording struct {
 	Probes  []map[string]any `json:"probes"`
 	Answers []map[string]any `json:"answers"`
 	Answer  map[string]any   `json:"answer"`
+
+	// Of durable storage: ids by node or a list of sites, members, shards, and what clients were told.
+	Sites         json.RawMessage `json:"sites"`
+	Members       json.RawMessage `json:"members"`
+	Storage       json.RawMessage `json:"storage"`
+	Connack       json.RawMessage `json:"connack"`
+	DurableClient json.RawMessage `json:"durable_client"`
 }
 
 type recordedRequest struct {
@@ -56,6 +63,15 @@ type recordedResponse struct {
 	Status  int               `json:"status"`
 	Headers map[string]string `json:"headers"`
 	Body    any               `json:"body"`
+}
+
+// part reads a part of a recording whose form depends on the recording.
+func part[T any](rec *recording, raw json.RawMessage) (T, error) {
+	var v T
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return v, fmt.Errorf("read recording %s: %w", rec.name, err)
+	}
+	return v, nil
 }
 
 // recordedAddress is the address of a recorded node; the last digit tells which. Some recordings were made on other

@@ -41,6 +41,7 @@ type Settings struct {
 	Config  string   // instead of the usual emqx.conf
 	Environ []string // added to the environment
 	Keys    string   // instead of the usual API key file
+	Site    string   // the id of its site of durable storage, when it starts without data
 }
 
 // Config is what a Runner needs.

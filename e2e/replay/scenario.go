@@ -30,7 +30,7 @@ func scenario() []group {
 	}
 	groups = append(groups, memberGroups()...)
 	groups = append(groups, restartGroups()...)
-	groups = append(groups, keysGroup(), licenceGroup(), limitGroup())
+	groups = append(groups, keysGroup(), licenceGroup(), limitGroup(), storageGroup())
 	return append(groups, configGroups()...)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/api"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/broker"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // What nodes tell each other besides what broker, evacuation and API do.
@@ -17,6 +18,15 @@ const (
 	topicKeys   = "node.keys"
 	topicConfig = "node.config"
 )
+
+// newStorage makes the part that outlives restarts of the applications.
+func (n *Node) newStorage() (*storage.Service, error) {
+	release := storage.ReleaseOf(n.cfg.Version)
+	return storage.New(storage.Config{
+		Cluster: n.membership, DataDir: n.cfg.DataDir, Release: release, Times: n.cfg.Storage, Log: n.log,
+		Databases: storage.Databases(n.store.Effective(), release),
+	})
+}
 
 // apps is everything that restarts when a node joins a cluster: broker, evacuation and API.
 type apps struct {
@@ -44,7 +54,7 @@ func (n *Node) newApps() (*apps, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	a.api = api.New(api.Config{
-		Cluster: n.membership, Broker: b, Evacuation: a.evacuate, Keys: n.keys, Config: n.store, Listeners: a.listeners,
+		Cluster: n.membership, Broker: b, Evacuation: a.evacuate, Keys: n.keys, Config: n.store, Listeners: a.listeners, Storage: n.storage,
 		ReadKeys: n.readKeyFile, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
 		Facts: api.Facts{
 			Started: n.started, MemoryBytes: n.cfg.MemoryBytes, LogPath: n.cfg.logPath(), Role: "core",
@@ -77,6 +87,7 @@ func (a *apps) close() error {
 func (n *Node) PeerUp(node string) {
 	n.apps.Load().broker.PeerUp(node)
 	n.castTo(node, topicKeys, n.keys.All())
+	n.castTo(node, storage.Topic, n.storage.Snapshot())
 	if change, changed := n.store.Current(); changed {
 		n.castTo(node, topicConfig, change)
 	}
@@ -110,6 +121,11 @@ func (n *Node) Cast(node, topic string, body []byte) {
 					n.log.Error("configuration of a node", "node", node, "error", err)
 				}
 			}()
+		}
+	case storage.Topic:
+		var t storage.Table
+		if err = json.Unmarshal(body, &t); err == nil {
+			n.storage.Learn(t)
 		}
 	default:
 		n.apps.Load().broker.Cast(node, topic, body)
@@ -145,6 +161,8 @@ func (n *Node) Call(ctx context.Context, node, topic string, body []byte) ([]byt
 		return a.evacuate.Call(ctx, topic, body)
 	case "api":
 		return a.api.Call(ctx, topic, body)
+	case "storage":
+		return json.Marshal(n.storage.Snapshot())
 	default:
 		return nil, fmt.Errorf("unknown topic %s", topic)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/link"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // LinkPort is where nodes talk with each other: the port of Erlang's distribution.
@@ -79,6 +80,7 @@ type Config struct {
 	API        api.Timeouts
 	Broker     broker.Timeouts
 	Evacuation evacuate.Timeouts
+	Storage    storage.Times
 	// Link holds intervals and bounds of the connections between nodes.
 	Link link.Config
 	Log  *slog.Logger

@@ -13,13 +13,22 @@
 //   - What a frozen node does to clients of the others: connects and moves of sessions wait for it, a minute each.
 //   - Changes of the configuration: what is refused, what a change resets, what it does to listeners and to clients, and
 //     that it waits for a frozen node.
+//   - Durable storage as far as its replicas go: sites, shards, who has replicas of them, how that is changed and what the
+//     death of a node or of its disk does to it. A 6.0 has the databases of message queues unless mq.enable is false.
 //   - The community licence's one node, and the trial licence's 25 sessions.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.
 //
 // # Not faithful
 //
-//   - Replicants and durable sessions do not exist; a node with the role replicant refuses to start.
+//   - Replicants do not exist; a node with the role replicant refuses to start.
+//   - Durable storage holds no data, and there are no durable sessions: with durable_sessions.enable sessions live in their
+//     node's memory and are moved by an evacuation as ever, which an absent client elsewhere does not hold up. There are no
+//     message queues; a database of them is there from the start, or with auto (6.2) never.
+//   - A node has its site as soon as it has joined; EMQX takes 4 seconds and more.
+//   - A replica takes the recorded time to move, whatever else goes on; a 5.8.9 tells nothing of it before it is done, a 6.0
+//     tells what is pending. What a 6.0 does is read, not recorded: a node that comes back without its disk goes on without
+//     a site, where a 5.8.9 ends, and the site of a node that was made to leave stays until it is forgotten by API.
 //   - There is no authentication of MQTT clients, no rules, bridges, plugins or gateways. The configuration of such
 //     things is kept as data.
 //   - A session gets a message once, also where several of its subscriptions match.

@@ -14,6 +14,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/api"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/licence"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // askTimeout bounds the question a node puts to another one before it joins.
@@ -21,6 +22,9 @@ const askTimeout = 3 * time.Second
 
 // busyRetry is the pause when the node to join is itself joining.
 const busyRetry = 300 * time.Millisecond
+
+// fetchTimeout bounds how long a joining node asks for what it cannot do without.
+const fetchTimeout = 30 * time.Second
 
 // Node is one EMQX node.
 type Node struct {
@@ -32,6 +36,7 @@ type Node struct {
 	store      *api.Store
 	secure     *tls.Config
 	membership *membership.Cluster
+	storage    *storage.Service
 	apps       atomic.Pointer[apps]
 	leave      chan struct{}
 	busy       bool // the node that was to be joined was itself joining
@@ -92,6 +97,9 @@ func (n *Node) boot(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	if n.storage, err = n.newStorage(); err != nil {
+		return err
+	}
 	a, err := n.newApps()
 	if err != nil {
 		return err
@@ -104,6 +112,9 @@ func (n *Node) boot(ctx context.Context) error {
 		if err := n.rejoin(ctx); err != nil {
 			return err
 		}
+	}
+	if err := n.storage.Claim(); err != nil {
+		return err
 	}
 	n.membership.Announce(true)
 	if err := n.open(a); err != nil {
@@ -167,7 +178,7 @@ func (n *Node) serve(ctx context.Context) error {
 			return nil
 		case <-n.leave:
 			search = false // as in EMQX, only the next start looks for a cluster again
-			if err := n.restart(ctx, func() error { n.membership.Abandon(); return nil }); err != nil {
+			if err := n.restart(ctx, n.alone); err != nil {
 				return err
 			}
 		case <-due:
@@ -203,6 +214,7 @@ func (n *Node) search(ctx context.Context) (bool, error) {
 	defer n.membership.Joined()
 	n.log.Info("joining", "node", choice.Target)
 	err = n.restart(ctx, func() error {
+		n.storage.Reset()
 		n.membership.Adopt(members)
 		linkCtx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
 		defer cancel()
@@ -212,9 +224,37 @@ func (n *Node) search(ctx context.Context) (bool, error) {
 		if !n.licence.Clusters() {
 			return licence.ErrSingleNode
 		}
-		return nil
+		return n.joinStorage(ctx, choice.Target)
 	})
 	return false, err
+}
+
+// joinStorage enters durable storage as the cluster has it.
+func (n *Node) joinStorage(ctx context.Context, member string) error {
+	if !n.storage.Enabled() {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	for {
+		err := n.storage.Fetch(limited, member)
+		if err == nil {
+			return n.storage.Claim()
+		}
+		if !pause(limited, busyRetry) {
+			if ctx.Err() != nil {
+				return nil // the node is told to stop
+			}
+			return err
+		}
+	}
+}
+
+// alone makes the node one that is in no cluster.
+func (n *Node) alone() error {
+	n.membership.Abandon()
+	n.storage.Reset()
+	return n.storage.Claim()
 }
 
 // restart stops the applications, lets between do its work, and starts them afresh: clients are dropped, listeners
@@ -251,6 +291,9 @@ func (n *Node) halt() error {
 		return nil
 	}
 	n.membership.Announce(false)
+	if n.storage != nil {
+		n.storage.Close()
+	}
 	var err error
 	if a := n.apps.Load(); a != nil {
 		err = a.close()

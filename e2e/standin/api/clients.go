@@ -165,5 +165,5 @@ func (s *Server) kickClient(r *request) response {
 	if !kicked {
 		return noClient()
 	}
-	return empty(http.StatusNoContent)
+	return noContent()
 }

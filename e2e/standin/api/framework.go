@@ -73,7 +73,7 @@ func jsonResponse(status int, v any) response {
 	return response{status: status, contentType: "application/json", body: body}
 }
 
-func empty(status int) response { return response{status: status} }
+func noContent() response { return response{status: http.StatusNoContent} }
 
 func failure(status int, code, message string) response {
 	return jsonResponse(status, problem{Code: code, Message: message})

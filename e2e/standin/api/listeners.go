@@ -182,7 +182,7 @@ func (s *Server) deleteListener(r *request) response {
 			s.cfg.Log.Error("listener", "id", l.ID, "error", err)
 		}
 		s.tell(ctx, change)
-		return empty(http.StatusNoContent)
+		return noContent()
 	})
 }
 

@@ -127,7 +127,8 @@ func (s *Server) forceLeave(r *request) response {
 	err := s.cfg.Cluster.ForceLeave(node)
 	switch {
 	case err == nil:
-		return empty(http.StatusNoContent)
+		s.cfg.Storage.NodeLeft(node)
+		return noContent()
 	case errors.Is(err, membership.ErrSelf):
 		return badRequest("Can't leave self")
 	case errors.Is(err, membership.ErrNotMember):

@@ -19,6 +19,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/lock"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // Timeouts is how long the API waits for other nodes. Zero values stand for what was recorded.
@@ -62,6 +63,7 @@ type Config struct {
 	Config     *Store
 	Listeners  Listeners
 	Licence    *licence.Licence
+	Storage    *storage.Service
 	// ReadKeys loads the API key file again.
 	ReadKeys func()
 	Facts    Facts
@@ -202,7 +204,7 @@ func (s *Server) table() []*route {
 	add := func(path string, methods map[string]endpoint) *route {
 		return &route{segments: strings.Split(strings.Trim(path, "/"), "/"), methods: methods}
 	}
-	return []*route{
+	routes := []*route{
 		add("/status", get(public, s.getStatus)),
 		add("/login", map[string]endpoint{http.MethodPost: {access: public, body: anyBody, serve: s.login}}),
 		add("/api_key", get(protected, func(*request) response { return jsonResponse(http.StatusOK, []any{}) })),
@@ -241,7 +243,22 @@ func (s *Server) table() []*route {
 		add("/load_rebalance/:node/stop", post(nil, s.stopRebalance)),
 		add("/load_rebalance/:node/evacuation/start", post(evacuationFields(), s.startEvacuation)),
 		add("/load_rebalance/:node/evacuation/stop", post(nil, s.stopEvacuation)),
+		add("/ds/sites", get(protected, s.stored(s.getSites))),
+		add("/ds/sites/:site", get(protected, s.stored(s.getSite))),
+		add("/ds/storages", get(protected, s.stored(s.getStorages))),
+		add("/ds/storages/:ds", get(protected, s.stored(s.ofStorage(s.getStorage)))),
+		add("/ds/storages/:ds/replicas", map[string]endpoint{
+			http.MethodGet: {serve: s.stored(s.ofStorage(s.getReplicas))},
+			http.MethodPut: {body: anyBody, serve: s.stored(s.putReplicas)},
+		}),
+		add("/ds/storages/:ds/replicas/:site", map[string]endpoint{
+			http.MethodPut: {serve: s.stored(s.ofStorage(s.joinReplica))}, http.MethodDelete: {serve: s.stored(s.ofStorage(s.leaveReplica))},
+		}),
 	}
+	if storage.ReleaseOf(s.cfg.Version).Modern() {
+		routes = append(routes, add("/ds/sites/:site/forget", map[string]endpoint{http.MethodPut: {serve: s.stored(s.forgetSite)}}))
+	}
+	return routes
 }
 
 // What the APIs of two nodes say to each other.

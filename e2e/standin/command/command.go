@@ -16,6 +16,7 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 const help = `Runs one node of the EMQX stand-in: a real MQTT 3.1.1 and 5 broker that clusters with others
@@ -34,7 +35,8 @@ In a pod no flags are needed: everything is taken from the environment as EMQX's
 EMQX_NODE__COOKIE, EMQX_CLUSTER__DNS__NAME, EMQX_API_KEY__BOOTSTRAP_FILE and any other EMQX_A__B__C), from
 /opt/emqx/etc/emqx.conf, and from LOCAL_POD_ADDRESS, LOCAL_POD_ROOT and LOCAL_DNS_ADDRESS of the node agent.
 
-These variables stand for flags: EMQX_STANDIN_BOOT_SECONDS, EMQX_STANDIN_MEMORY_BYTES, EMQX_STANDIN_VERSION.
+These variables stand for flags: EMQX_STANDIN_BOOT_SECONDS, EMQX_STANDIN_MEMORY_BYTES, EMQX_STANDIN_STORAGE_SCALE,
+EMQX_STANDIN_VERSION.
 
 The licence is EMQX's rule since 5.9: "default" is the community licence, with which a second node stops as soon as
 it has joined; "evaluation" is a trial of 25 sessions; any other text counts as an official key. With 5.8, "default"
@@ -44,10 +46,10 @@ The node stops in good order on SIGTERM or SIGINT.`
 
 // flags is what can be said on the command line.
 type flags struct {
-	address, node, cookie, config, data, licence, version, keyFile, logLevel string
-	join, keys                                                               []string
-	bootSeconds, peerTimeoutSeconds, retrySeconds, timeoutScale              float64
-	memoryBytes                                                              uint64
+	address, node, cookie, config, data, licence, version, keyFile, logLevel  string
+	join, keys                                                                []string
+	bootSeconds, peerTimeoutSeconds, retrySeconds, timeoutScale, storageScale float64
+	memoryBytes                                                               uint64
 }
 
 // New is the command that runs one node.
@@ -77,6 +79,7 @@ func New() *cobra.Command {
 	set.Float64Var(&f.retrySeconds, "join-retry-seconds", 0, "seconds between two looks for other nodes (default 5)")
 	set.Float64Var(&f.peerTimeoutSeconds, "peer-timeout-seconds", 0, "seconds until a silent node counts as stopped (default 144, as recorded)")
 	set.Float64Var(&f.timeoutScale, "timeout-scale", 1, "multiplies every timeout that was recorded of a frozen node, for tests")
+	set.Float64Var(&f.storageScale, "storage-scale", 0, "multiplies how long replicas of durable storage take to move: 5 s to join, 0.2 s to leave, 60 s to be removed (default --timeout-scale)")
 	set.Uint64Var(&f.memoryBytes, "memory-bytes", 0, "memory_total in bytes (default the machine's)")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -172,12 +175,16 @@ func (f *flags) fromEnvironment(env environment) error {
 	if f.version == "" {
 		f.version = env["EMQX_STANDIN_VERSION"]
 	}
-	if text := env["EMQX_STANDIN_BOOT_SECONDS"]; text != "" && f.bootSeconds == 0 {
-		v, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return fmt.Errorf("EMQX_STANDIN_BOOT_SECONDS: %w", err)
+	for name, value := range map[string]*float64{
+		"EMQX_STANDIN_BOOT_SECONDS": &f.bootSeconds, "EMQX_STANDIN_STORAGE_SCALE": &f.storageScale,
+	} {
+		if text := env[name]; text != "" && *value == 0 {
+			v, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			*value = v
 		}
-		f.bootSeconds = v
 	}
 	if text := env["EMQX_STANDIN_MEMORY_BYTES"]; text != "" && f.memoryBytes == 0 {
 		v, err := strconv.ParseUint(text, 10, 64)
@@ -192,6 +199,7 @@ func (f *flags) fromEnvironment(env environment) error {
 // scale sets the timeouts of a frozen node. Without a scale they are left to the defaults.
 func (f flags) scale(cfg *standin.Config) {
 	cfg.Link.PeerTimeout = inSeconds(f.peerTimeoutSeconds)
+	cfg.Storage = f.storageTimes()
 	if f.timeoutScale == 1 || f.timeoutScale <= 0 {
 		return
 	}
@@ -204,6 +212,18 @@ func (f flags) scale(cfg *standin.Config) {
 	cfg.API.Node, cfg.API.Listeners, cfg.API.Change = scaled(30), scaled(60), scaled(60)
 	cfg.Broker.Member = scaled(30)
 	cfg.Evacuation.Gather, cfg.Evacuation.Recipients = scaled(18), scaled(44)
+}
+
+// storageTimes is how long replicas of durable storage take to move: as recorded, or scaled.
+func (f flags) storageTimes() storage.Times {
+	scale := f.storageScale
+	if scale <= 0 {
+		scale = f.timeoutScale
+	}
+	if scale <= 0 {
+		return storage.Times{}
+	}
+	return storage.Times{Join: inSeconds(5 * scale), Leave: inSeconds(0.2 * scale), Remove: inSeconds(60 * scale)}
 }
 
 // byHand is the configuration of a node that has none: everything on its own address, and no TLS.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
 // In a pod everything comes from the environment and the files, as with EMQX's image.
@@ -21,7 +23,7 @@ func TestInAPod(t *testing.T) {
 		"EMQX_CLUSTER__DISCOVERY_STRATEGY=dns", "EMQX_CLUSTER__DNS__NAME=headless.ns.svc.cluster.local",
 		"EMQX_CLUSTER__DNS__RECORD_TYPE=srv", `EMQX_API_KEY__BOOTSTRAP_FILE="/opt/emqx/data/bootstrap_api_key"`,
 		"EMQX_DASHBOARD__LISTENERS__HTTP__BIND=18083", "EMQX_LICENSE__KEY=evaluation",
-		"EMQX_STANDIN_BOOT_SECONDS=2.5", "EMQX_STANDIN_MEMORY_BYTES=1024", "EMQX_STANDIN_VERSION=6.0.2",
+		"EMQX_STANDIN_BOOT_SECONDS=2.5", "EMQX_STANDIN_MEMORY_BYTES=1024", "EMQX_STANDIN_VERSION=6.0.2", "EMQX_STANDIN_STORAGE_SCALE=0.5",
 	})
 	require.NoError(t, err)
 	require.Equal(t, "emqx@core-0.headless.ns.svc.cluster.local", cfg.Name)
@@ -30,6 +32,7 @@ func TestInAPod(t *testing.T) {
 	require.Equal(t, filepath.Join(root, emqxHome, "data", "bootstrap_api_key"), cfg.KeyFile)
 	require.Equal(t, 2500*time.Millisecond, cfg.Timing.Boot)
 	require.EqualValues(t, 1024, cfg.MemoryBytes)
+	require.Equal(t, storage.Times{Join: 2500 * time.Millisecond, Leave: 100 * time.Millisecond, Remove: 30 * time.Second}, cfg.Storage)
 	require.Equal(t, "6.0.2", cfg.Version)
 	require.NotNil(t, cfg.Discover)
 	require.True(t, cfg.Resolver.PodNetwork)
@@ -49,6 +52,7 @@ func TestByHand(t *testing.T) {
 	require.Equal(t, []string{"emqx@127.0.0.12"}, nodes)
 	require.Equal(t, "official", cfg.Layers.Effective(nil).Text("", "license", "key"), "a flag is above the environment")
 	require.Equal(t, 3*time.Second, cfg.API.Node)
+	require.Equal(t, 6*time.Second, cfg.Storage.Remove, "replicas move at the scale of the other timeouts")
 }
 
 func TestNames(t *testing.T) {

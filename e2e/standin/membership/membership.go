@@ -157,17 +157,19 @@ func (c *Cluster) Running() []string {
 func (c *Cluster) runningLocked() []string {
 	var names []string
 	for _, name := range c.members.present() {
-		if name == c.cfg.Self {
-			if c.running {
-				names = append(names, name)
-			}
-			continue
-		}
-		if p := c.peers[name]; p != nil && p.linked && p.running {
+		if c.runsLocked(name) {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+func (c *Cluster) runsLocked(name string) bool {
+	if name == c.cfg.Self {
+		return c.running
+	}
+	p := c.peers[name]
+	return p != nil && p.linked && p.running
 }
 
 // Others lists the running members without this node, sorted.
@@ -216,6 +218,21 @@ func (c *Cluster) Known(name string) bool {
 	defer c.mu.Unlock()
 	_, known := c.members[name]
 	return known
+}
+
+// State tells whether a node is a member, and whether it runs.
+func (c *Cluster) State(node string) (member, running bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	member = c.members[node].Present
+	return member, member && c.runsLocked(node)
+}
+
+// Changed is closed at the next change of members or of what they do.
+func (c *Cluster) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
 }
 
 // Responsive reports whether the node gave a sign of life lately. This node always is.
