@@ -216,7 +216,8 @@ func (c *Controller) look(ctx context.Context, name cache.ObjectName) (string, t
 	return result, after, err
 }
 
-// steer hands the driver what EMQX shall be like, and nothing else. The key is looked at again when its back-off is over.
+// steer hands the driver what EMQX shall be like, and nothing else. The key is looked at again when its back-off is over, and
+// before when time alone may change what EMQX shall be like: a look at the nodes that does not come stops evictions.
 func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, time.Duration, error) {
 	cached, exists := c.config.Caches.EMQXes.Get(name)
 	if !exists {
@@ -228,6 +229,9 @@ func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, t
 	if err == nil {
 		if decision := machine.Decide(snapshot); !decision.Gone {
 			driver.Pursue(decision.Goal)
+			if decision.After > machine.AtOnce { // That waits for a status, which is not written here.
+				wait = min(wait, decision.After)
+			}
 		}
 	}
 	return "steered", wait, nil

@@ -83,8 +83,8 @@ func advance(s Snapshot, goal evacuate.Goal, phase v2beta1.Phase, why string) De
 	return decision
 }
 
-// atOnce looks again as soon as the cache shows what this decision has the resource remember: no other event will come.
-const atOnce = time.Millisecond
+// AtOnce is when to look again as soon as the cache shows what a decision has the resource remember: no other event will come.
+const AtOnce = time.Millisecond
 
 // inPhase is how long the phase has lasted, without the time when it was paused.
 func inPhase(s Snapshot) time.Duration {

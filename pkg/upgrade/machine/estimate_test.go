@@ -43,7 +43,7 @@ func (u *undisturbed) run() time.Duration {
 	for u.s.Now.Sub(testNow) < time.Hour {
 		u.look()
 		decision := Decide(u.s)
-		for decision.After == atOnce {
+		for decision.After == AtOnce {
 			u.s.EMQX.Status = StatusOf(u.s, decision)
 			decision = Decide(u.s)
 		}

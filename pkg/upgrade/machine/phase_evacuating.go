@@ -24,7 +24,7 @@ func evacuating(s Snapshot) Decision {
 	if upgrade.ClientsTotalTime == nil {
 		decision := wait(s, serve(s), Lack{"ClientsNotNoted", "the number of clients to be noted"})
 		noteClients(s, &decision.Upgrade)
-		decision.After = atOnce
+		decision.After = AtOnce
 		return decision
 	}
 	follow(s, &upgrade)

@@ -35,7 +35,7 @@ func switching(s Snapshot) Decision {
 	if s.upgradeStatus().SwitchedTime == nil {
 		decision := wait(s, serve(s), Lack{"SwitchNotNoted", "the switch to be noted"})
 		decision.Upgrade.SwitchedTime = at(s.Now)
-		decision.After = atOnce
+		decision.After = AtOnce
 		return decision
 	}
 	if len(s.leavingSets()) == 0 {

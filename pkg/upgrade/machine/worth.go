@@ -14,8 +14,8 @@ import (
 // something from it; metrics tell the figures of the moment.
 //
 //	at once        what the operator itself must find again after a restart; transitions; what becomes True or False
-//	soonAfter      what it would do without for a moment: rates of evacuations, which nodes have joined, what a Service selects
-//	newsAfter      what it waits for, who is ready, what decides the rate, every tenth of the clients
+//	soonAfter      what it would do without for a moment: which nodes are evacuated, which have joined, what a Service selects
+//	newsAfter      what it waits for, who is ready, rates and what decides them, replicas, every tenth of the clients
 //	detailAfter    words and rates that differ while nothing else does
 //	countsAfter    how many clients there are, when that differs by a tenth
 //
@@ -55,13 +55,13 @@ func remembered(before, after v2beta1.EMQXStatus) bool {
 	return !equality.Semantic.DeepEqual(memory(before), memory(after)) || !equality.Semantic.DeepEqual(truths(before), truths(after))
 }
 
-// soon reports whether two statuses differ in what a new leader can do without, if it must. Without the rate of a node that is
-// silent it takes a share for it, without the revision that the Service selected it switches once more, and a node that nobody
+// soon reports whether two statuses differ in what a new leader can do without, if it must. That a node that is silent was being
+// evacuated it would not know, without the revision that the Service selected it switches once more, and a node that nobody
 // told of is forgotten with its set.
 func soon(before, after v2beta1.EMQXStatus) bool {
 	was := evictionRates(before)
-	for node, rates := range evictionRates(after) {
-		if rates[0] > was[node][0] || rates[1] > was[node][1] {
+	for node := range evictionRates(after) {
+		if _, known := was[node]; !known {
 			return true
 		}
 	}
@@ -118,7 +118,19 @@ func nodesOf(status v2beta1.EMQXStatus) map[string]v2beta1.EMQXNode {
 // news reports whether two statuses differ in a step of the progress.
 func news(before, after v2beta1.EMQXStatus) bool {
 	return !equality.Semantic.DeepEqual(reasons(before), reasons(after)) || !equality.Semantic.DeepEqual(before.DSReplication, after.DSReplication) || before.CoreNodesStatus != after.CoreNodesStatus ||
-		!equality.Semantic.DeepEqual(states(before), states(after)) || progressed(upgradeIn(before), upgradeIn(after))
+		!equality.Semantic.DeepEqual(states(before), states(after)) || progressed(upgradeIn(before), upgradeIn(after)) || faster(before, after)
+}
+
+// faster reports whether a node evicts faster than it did: what it may be running at when it is silent. While one is, all
+// evictions of connections are stopped; that this is known a little later adds nothing.
+func faster(before, after v2beta1.EMQXStatus) bool {
+	was := evictionRates(before)
+	for node, rates := range evictionRates(after) {
+		if rates[0] > was[node][0] || rates[1] > was[node][1] {
+			return true
+		}
+	}
+	return false
 }
 
 // reasons are those of all conditions: what is waited for.

@@ -198,10 +198,12 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 // checkRemoval is invariant 3, by what is true and not by what was noted: no pod is removed while its node has clients or
 // sessions, unless a user asked for it.
 func (w *world) checkRemoval(pod *corev1.Pod, set *appsv1.StatefulSet) {
-	if w.isOurs(set) {
+	b := w.brokers[pod.Name]
+	// Of a node that never had a client and does not run, or not for long, nobody can ask what it holds.
+	site := w.onSite(string(pod.UID))
+	if w.isOurs(set) && (set.Annotations[v2beta1.AnnotationServingSince] != "" || site != nil && w.now().Sub(site.bootAt) > oldestView) {
 		w.checkData(pod)
 	}
-	b := w.brokers[pod.Name]
 	if b == nil || b.dead || b.ip != pod.Status.PodIP || w.truth.deadline || !w.isOurs(set) {
 		return
 	}
