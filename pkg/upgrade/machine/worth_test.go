@@ -56,7 +56,7 @@ func TestWorth(t *testing.T) {
 		{"an evacuation runs", nil, func(s *v2beta1.EMQXStatus) {
 			s.NodeEvacuationsStatus = append(s.NodeEvacuationsStatus, v2beta1.NodeEvacuationStatus{Node: "another", ConnectionEvictionRate: 1})
 		}, soonAfter},
-		{"it runs faster", nil, func(s *v2beta1.EMQXStatus) { s.NodeEvacuationsStatus[0].ConnectionEvictionRate++ }, soonAfter},
+		{"it runs faster", nil, func(s *v2beta1.EMQXStatus) { s.NodeEvacuationsStatus[0].ConnectionEvictionRate++ }, newsAfter},
 		{"a node has joined", nil, func(s *v2beta1.EMQXStatus) {
 			s.CoreNodes = append(s.CoreNodes, v2beta1.EMQXNode{Node: "another", NodeStatus: "running"})
 		}, soonAfter},
