@@ -137,6 +137,10 @@ func (n *Node) castTo(node, topic string, v any) {
 // Call answers another node.
 func (n *Node) Call(ctx context.Context, node, topic string, body []byte) ([]byte, error) {
 	a := n.apps.Load()
+	if topic == topicConfig {
+		change, _ := n.store.Current()
+		return json.Marshal(change)
+	}
 	area, _, _ := strings.Cut(topic, ".")
 	switch area {
 	case "broker":

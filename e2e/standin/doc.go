@@ -13,7 +13,8 @@
 //   - What a frozen node does to clients of the others: connects and moves of sessions wait for it, a minute each.
 //   - Changes of the configuration: what is refused, what a change resets, what it does to listeners and to clients, and
 //     that it waits for a frozen node.
-//   - The community licence's one node, and the trial licence's 25 sessions.
+//   - The licences by release: before 5.9 the default is a trial of 25 sessions; since then it is a community licence, with
+//     which a node that has joined others ends, and is listed as a stopped member from then on.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.
 //
@@ -30,8 +31,8 @@
 //     applications).
 //   - A node that was not the last of its cluster to stop starts without those that stopped after it; EMQX waits for them.
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
-//   - Licence keys are not checked: at the start everything but the two names of EMQX's own keys counts as official, and a
-//     new one by API when it has the form of a key or begins with "official".
+//   - Licence keys are not checked: at the start every text that is neither a key nor the name of one of EMQX's own counts as
+//     official, and a new one by API must have the form of a key or begin with "official". Licences do not run out.
 //   - Of the configuration's schema only some is known: the roots, the fields of mqtt, alarm, sysmon, sys_topics and license,
 //     sizes, watermarks, log levels, listeners' addresses and authenticators. Everything else is taken as it is given.
 //   - Of a listener that could not move to another address EMQX sometimes keeps a part that stands in the way of every later

@@ -106,6 +106,9 @@ func (n *Node) boot(ctx context.Context) error {
 		}
 	}
 	n.membership.Announce(true)
+	if err := n.licensed(ctx); err != nil {
+		return err
+	}
 	if err := n.open(a); err != nil {
 		return err
 	}
@@ -138,9 +141,6 @@ func (n *Node) readKeyFile() {
 
 // rejoin connects a known member with those of the others that run, before it takes clients.
 func (n *Node) rejoin(ctx context.Context) error {
-	if !n.licence.Clusters() {
-		return licence.ErrSingleNode
-	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
 	defer cancel()
 	if n.membership.Expelled(ctx) {
@@ -149,7 +149,38 @@ func (n *Node) rejoin(ctx context.Context) error {
 	if err := n.membership.WaitAnswering(ctx); err != nil {
 		n.log.Warn("not all members answer", "error", err)
 	}
+	n.copyConfiguration(ctx)
 	return nil
+}
+
+// copyConfiguration takes over what the cluster has changed, before the applications start with it.
+func (n *Node) copyConfiguration(ctx context.Context) {
+	node := n.membership.Company(ctx)
+	if node == "" {
+		return
+	}
+	var change api.Change
+	err := n.membership.Call(ctx, node, topicConfig, struct{}{}, &change)
+	if err == nil {
+		err = n.apps.Load().api.Learn(change)
+	}
+	if err != nil {
+		n.log.Warn("configuration of the cluster", "node", node, "error", err)
+	}
+}
+
+// licensed is what EMQX checks when its application of the licence starts: after the node counts as running, and only
+// then, so that the node may have been given its licence by the others. A node that has been alone goes on.
+func (n *Node) licensed(ctx context.Context) error {
+	if n.licence.Clusters() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+	defer cancel()
+	if n.membership.Company(ctx) == "" {
+		return nil
+	}
+	return licence.ErrSingleNode
 }
 
 // serve looks for the cluster until the node is in it, and obeys when it is forced out.
@@ -209,9 +240,7 @@ func (n *Node) search(ctx context.Context) (bool, error) {
 		if err := n.membership.WaitAnswering(linkCtx); err != nil {
 			n.log.Warn("not all members answer", "error", err)
 		}
-		if !n.licence.Clusters() {
-			return licence.ErrSingleNode
-		}
+		n.copyConfiguration(linkCtx)
 		return nil
 	})
 	return false, err
@@ -238,6 +267,9 @@ func (n *Node) restart(ctx context.Context, between func() error) error {
 		return nil
 	}
 	n.membership.Announce(true)
+	if err := n.licensed(ctx); err != nil {
+		return err
+	}
 	if !pause(ctx, n.cfg.Timing.Restart-time.Since(begun)) {
 		return nil
 	}

@@ -37,8 +37,8 @@ EMQX_NODE__COOKIE, EMQX_CLUSTER__DNS__NAME, EMQX_API_KEY__BOOTSTRAP_FILE and any
 These variables stand for flags: EMQX_STANDIN_BOOT_SECONDS, EMQX_STANDIN_MEMORY_BYTES, EMQX_STANDIN_VERSION.
 
 The licence is EMQX's rule since 5.9: "default" is the community licence, with which a second node stops as soon as
-it has joined; "evaluation" is a trial of 25 sessions; any other text counts as an official key. With 5.8, "default"
-is the trial. A key that is changed by API must have the form of one, or begin with "official".
+it has joined; "evaluation" is a trial of 25 sessions; a key is believed what it says; any other text counts as an
+official key. With 5.8, "default" is the trial. A key that is changed by API must have the form of one, or begin with "official".
 
 The node stops in good order on SIGTERM or SIGINT.`
 
