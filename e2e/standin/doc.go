@@ -7,6 +7,9 @@
 //     limits (32 in flight, 1000 queued, 1 MiB a packet) and what it tells in CONNACK.
 //   - The cluster: membership that survives restarts, a first join that restarts the applications after /status was
 //     already 200, takeover of sessions between nodes without losing a message, a client's one session.
+//   - What is in the data directory: members, API keys, the configuration that was changed by API, an evacuation, and retained
+//     messages when retainer.backend.storage_type is disc. It is ram by default, with which they are gone when all nodes are.
+//     All but the configuration and the evacuation belong to the node's name.
 //   - Evacuation and rebalance: states, ticks, waits, figures and when each of them changes, texts, persistence, and
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
@@ -25,7 +28,6 @@
 //     things is kept as data.
 //   - A session gets a message once, also where several of its subscriptions match.
 //   - ssl and wss listeners present a certificate made at start, whatever is configured; quic is never running.
-//   - Retained messages and API keys are on every running node but not on disk: they are gone when all nodes are.
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).

@@ -54,7 +54,9 @@ func New(cfg Config) (*Node, error) {
 	if n.secure, err = selfSigned(cfg.Address); err != nil {
 		return nil, err
 	}
-	n.keys = api.NewKeys(n.tellKey)
+	if n.keys, err = api.NewKeys(n.cfg.table("api_keys.json"), n.tellKey); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 
@@ -86,13 +88,14 @@ func (n *Node) boot(ctx context.Context) error {
 		return fmt.Errorf("listen for other nodes: %w", err)
 	}
 	n.membership, err = membership.New(membership.Config{
-		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started, DataDir: n.cfg.DataDir,
+		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started,
+		DataDir:  n.cfg.table(""),
 		Listener: ln, Resolve: n.cfg.Resolver.Node, Apps: n, Link: n.cfg.Link, Log: n.log,
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	a, err := n.newApps()
+	a, err := n.newApps(false)
 	if err != nil {
 		return err
 	}
@@ -254,7 +257,7 @@ func (n *Node) restart(ctx context.Context, between func() error) error {
 	if err := n.apps.Load().close(); err != nil {
 		n.log.Error("stop the applications", "error", err)
 	}
-	a, err := n.newApps()
+	a, err := n.newApps(true)
 	if err != nil {
 		return err
 	}

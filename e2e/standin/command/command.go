@@ -68,7 +68,7 @@ func New() *cobra.Command {
 	set.StringSliceVar(&f.join, "join", nil, "other nodes to form a cluster with: host or name@host, several with commas")
 	set.StringVar(&f.cookie, "cookie", "", "what the nodes of a cluster share (default from the configuration)")
 	set.StringVar(&f.config, "config", "", "EMQX configuration file, HOCON")
-	set.StringVar(&f.data, "data", "", "directory for members, evacuation and changed configuration (default: nothing is kept)")
+	set.StringVar(&f.data, "data", "", "directory for what outlives a restart, such as members, keys and configuration (default: nothing is kept)")
 	set.StringArrayVar(&f.keys, "api-key", nil, "API key, key:secret or key:secret:role; repeatable")
 	set.StringVar(&f.keyFile, "api-key-file", "", "file with such keys, one a line")
 	set.StringVar(&f.licence, "license", "", "licence key: default, evaluation, or any text for an official one")
