@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -101,5 +102,53 @@ func TestConfigurationOutlivesTheCluster(t *testing.T) {
 	h.eventually("all run", func() bool { return len(h.clusterOf(1)) == 3 && len(h.clusterOf(3)) == 3 })
 	for _, node := range []int{1, 2, 3} {
 		require.Equal(t, "78", h.setting(node, "mqtt", "max_topic_levels"))
+	}
+}
+
+// Who was not the last to stop waits, without a port, for one that stopped later and runs, and can be made to leave.
+func TestColdStart(t *testing.T) {
+	h := newHarness(t, nil)
+	h.start(1, 2, 3)
+	stopInOrder := func() {
+		for i := 1; i <= 3; i++ {
+			h.stop(i)
+			for j := i + 1; j <= 3; j++ {
+				h.eventually("it has stopped", func() bool { return len(h.clusterOf(j)) == 3-i })
+			}
+		}
+	}
+	stopInOrder()
+	h.begin(1)
+	h.begin(2)
+	h.never("node 1 or 2 opens a port", 2*time.Second, func() bool {
+		return h.get(1, "/api/v5/cluster").err == nil || h.get(2, "/api/v5/cluster").err == nil
+	})
+	h.begin(3)
+	h.eventually("all run", func() bool {
+		return len(h.clusterOf(1)) == 3 && len(h.clusterOf(2)) == 3 && len(h.clusterOf(3)) == 3
+	})
+
+	stopInOrder()
+	h.begin(1)
+	h.never("node 1 opens a port", time.Second, func() bool { return h.get(1, "/api/v5/cluster").err == nil })
+	h.stop(1) // A node that waits can be stopped.
+	h.begin(3)
+	h.eventually("the last to stop runs", func() bool { return len(h.clusterOf(3)) == 1 })
+	require.Equal(t, http.StatusNoContent, h.do(http.MethodDelete, 3, "/api/v5/cluster/"+h.name(1)+"/force_leave", nil, "").status)
+	h.begin(1)
+	select {
+	case err := <-h.nodes[1].done:
+		require.ErrorIs(t, err, standin.ErrForgotten)
+		h.nodes[1].done <- nil
+	case <-time.After(20 * time.Second):
+		t.Fatal("it starts with its old data")
+	}
+}
+
+// never watches for a while that something does not happen.
+func (h *harness) never(what string, long time.Duration, condition func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(long); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		require.False(h.t, condition(), what)
 	}
 }

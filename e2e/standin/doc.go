@@ -9,7 +9,8 @@
 //     already 200, takeover of sessions between nodes without losing a message, a client's one session.
 //   - What is in the data directory: members, API keys, the configuration that was changed by API, an evacuation, and retained
 //     messages when retainer.backend.storage_type is disc. It is ram by default, with which they are gone when all nodes are.
-//     All but the configuration and the evacuation belong to the node's name.
+//     All but the configuration and the evacuation belong to the node's name. A node that was made to leave while it was down
+//     does not start with its old data, and one that was not the last to stop waits for those that stopped after it.
 //   - Evacuation and rebalance: states, ticks, waits, figures and when each of them changes, texts, persistence, and
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
@@ -31,7 +32,6 @@
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).
-//   - A node that was not the last of its cluster to stop starts without those that stopped after it; EMQX waits for them.
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
 //   - Licence keys are not checked: at the start every text that is neither a key nor the name of one of EMQX's own counts as
 //     official, and a new one by API must have the form of a key or begin with "official". Licences do not run out.

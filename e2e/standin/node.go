@@ -22,6 +22,9 @@ const askTimeout = 3 * time.Second
 // busyRetry is the pause when the node to join is itself joining.
 const busyRetry = 300 * time.Millisecond
 
+// behindPoll is the pause between two looks whether a node that waits for others is still a member, and has to wait.
+const behindPoll = 100 * time.Millisecond
+
 // Node is one EMQX node.
 type Node struct {
 	cfg        Config
@@ -107,6 +110,9 @@ func (n *Node) boot(ctx context.Context) error {
 		if err := n.rejoin(ctx); err != nil {
 			return err
 		}
+		if !pause(ctx, 0) {
+			return nil
+		}
 	}
 	n.membership.Announce(true)
 	if err := n.licensed(ctx); err != nil {
@@ -142,18 +148,36 @@ func (n *Node) readKeyFile() {
 	}
 }
 
-// rejoin connects a known member with those of the others that run, before it takes clients.
+// rejoin connects a known member with those of the others that run, before it takes clients. While one that ran longer than
+// this node is away, and none of those runs, the node waits without opening a port.
 func (n *Node) rejoin(ctx context.Context) error {
+	for waiting := false; ; waiting = true {
+		if n.expelled(ctx) {
+			return ErrForgotten
+		}
+		if !n.membership.Behind() {
+			break
+		}
+		if !waiting {
+			n.log.Warn("waiting for nodes that ran when this one had stopped")
+		}
+		if !pause(ctx, behindPoll) {
+			return nil
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
 	defer cancel()
-	if n.membership.Expelled(ctx) {
-		return ErrForgotten
-	}
 	if err := n.membership.WaitAnswering(ctx); err != nil {
 		n.log.Warn("not all members answer", "error", err)
 	}
 	n.copyConfiguration(ctx)
 	return nil
+}
+
+func (n *Node) expelled(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+	defer cancel()
+	return n.membership.Expelled(ctx)
 }
 
 // copyConfiguration takes over what the cluster has changed, before the applications start with it.
