@@ -2,6 +2,8 @@ package localkube_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,4 +169,72 @@ func TestClaimsThatAreNotProvisioned(t *testing.T) {
 	f.event(t, namespace, "ProvisioningFailed", "there are no block volumes here")
 	f.apply(t, namespace, volumePod("absent", namedClaim("absent")))
 	f.event(t, namespace, "FailedScheduling", `persistentvolumeclaim "absent" not found`)
+}
+
+// ask sends a request to the API of a stand-in's pod and returns what it says; the body may be empty.
+func (f *fixture) ask(t *testing.T, pod *corev1.Pod, method, path, body string) (string, error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method,
+		"http://"+loopbackOf(t, pod.Status.PodIP)+":18083/api/v5"+path, strings.NewReader(body))
+	require.NoError(t, err)
+	request.SetBasicAuth("key", "secret")
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, answer)
+	}
+	return string(answer), err
+}
+
+// standIn is a StatefulSet with one node of the stand-in, whose keys are those of the ConfigMap of the same name. Its
+// volume "data" is among the volumes of the pod or the claims.
+func standIn(name, volumes, claims string) string {
+	return `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"` + name + `"},"spec":{"serviceName":"none",
+		"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Delete"},"selector":{"matchLabels":{"app":"` + name + `"}},
+		"template":{"metadata":{"labels":{"app":"` + name + `"}},"spec":{"terminationGracePeriodSeconds":5,
+			"volumes":[` + volumes + `{"name":"keys","configMap":{"name":"` + name + `"}}],
+			"containers":[{"name":"emqx","image":"emqx/emqx:6.0.1",
+				"env":[{"name":"EMQX_NODE__NAME","value":"emqx@` + name + `"},{"name":"EMQX_API_KEY__BOOTSTRAP_FILE","value":"/keys/keys"}],
+				"volumeMounts":[{"name":"data","mountPath":"/opt/emqx/data"},{"name":"keys","mountPath":"/keys"}],
+				"readinessProbe":{"httpGet":{"path":"/status","port":18083},"periodSeconds":1}}]}}` + claims + `}}`
+}
+
+func keysOf(name, keys string) string {
+	return `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"` + name + `"},"data":{"keys":"` + keys + `"}}`
+}
+
+// A node of the stand-in on a volume is the same node in the next pod: its evacuation goes on, and it knows its keys
+// although nobody names them any more. On a volume that lives as long as its pod it is a new one.
+func TestAStandInOnAVolume(t *testing.T) {
+	f := useCluster(t)
+	namespace := f.namespace(t)
+	f.apply(t, namespace, keysOf("kept", "key:secret"))
+	f.apply(t, namespace, keysOf("lost", "key:secret"))
+	f.apply(t, namespace, standIn("kept", "", `,"volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"accessModes":["ReadWriteOnce"],
+		"resources":{"requests":{"storage":"1Mi"}}}}]`))
+	f.apply(t, namespace, standIn("lost", `{"name":"data","emptyDir":{}},`, ""))
+	for _, name := range []string{"kept", "lost"} {
+		pod := f.pod(t, namespace, name+"-0", ready)
+		_, err := f.ask(t, pod, http.MethodPost, "/load_rebalance/emqx@"+name+"/evacuation/start", `{"wait_health_check":"0s"}`)
+		require.NoError(t, err)
+		f.apply(t, namespace, keysOf(name, "other:secret"))
+		f.kubectl(t, "delete", "pod", "-n", namespace, pod.Name)
+		f.pod(t, namespace, pod.Name, func(next *corev1.Pod) string {
+			return unless(next.UID != pod.UID && isReady(next), "it is not made again and ready")
+		})
+	}
+	status, err := f.ask(t, f.pod(t, namespace, "kept-0", ready), http.MethodGet, "/load_rebalance/status", "")
+	require.NoError(t, err)
+	require.Contains(t, status, `"status":"enabled"`)
+	_, err = f.ask(t, f.pod(t, namespace, "lost-0", ready), http.MethodGet, "/load_rebalance/status", "")
+	require.ErrorContains(t, err, "BAD_API_KEY_OR_SECRET")
+	volume := f.volumeOf(t, namespace, "data-kept-0")
+	require.FileExists(t, filepath.Join(f.dir.Volumes(), volume, ".evacuation"))
+	f.kubectl(t, "delete", "statefulset", "-n", namespace, "kept", "lost")
+	f.removed(t, volume)
 }
