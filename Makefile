@@ -25,7 +25,7 @@ bin/kube: e2e/go.mod e2e/go.sum e2e/cmd/kube/main.go hack/kube-ldflags.sh
 	@flags=$$(hack/kube-ldflags.sh) && hack/progress.sh "building Kubernetes, once, for ten to twenty minutes on two cores" \
 	  go build -C e2e -v -ldflags "-s -w $$flags" -o ../bin/kube ./cmd/kube
 
-# What real nodes run besides: kubelet and kube-proxy, and for images CoreDNS, the provisioner of volumes and the stand-in.
+# What real nodes run besides: kubelet and kube-proxy, CoreDNS, the provisioner of volumes, and for images the stand-in.
 bin/kubenode: e2e/go.mod e2e/go.sum e2e/cmd/kubenode/main.go hack/kube-ldflags.sh
 	@flags=$$(hack/kube-ldflags.sh) && hack/progress.sh "building kubelet and kube-proxy, once, for a few minutes on two cores" \
 	  go build -C e2e -v -ldflags "-s -w $$flags" -o ../bin/kubenode ./cmd/kubenode
@@ -33,8 +33,8 @@ bin/kubenode: e2e/go.mod e2e/go.sum e2e/cmd/kubenode/main.go hack/kube-ldflags.s
 .PHONY: build-node
 build-node: build bin/kubenode ## Build what real nodes need besides.
 	mkdir -p bin/addons
-	cd e2e/addons && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/addons/ ./cmd/coredns ./cmd/provisioner
-	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../bin/addons/emqx ./cmd/emqx
+	cd e2e/addons && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/addons/ ./cmd/coredns
+	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../bin/addons/ ./cmd/emqx ./cmd/provisioner
 
 .PHONY: generate
 generate: ## Rebuild what is derived from code.

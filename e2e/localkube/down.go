@@ -104,7 +104,7 @@ func (d directory) stop(ctx context.Context, registry state.Registry, s *state.S
 
 // perishable are the parts of a cluster's directory that end with it.
 func perishable() []string {
-	return []string{"pki", "etcd", "run", "pods", "admin.kubeconfig"}
+	return []string{"pki", "etcd", "run", "pods", "volumes", "admin.kubeconfig"}
 }
 
 // clean removes the state of a cluster without processes; cluster.json goes last, so that a second `down` completes a

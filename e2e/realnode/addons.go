@@ -15,9 +15,8 @@ import (
 
 const (
 	volumesDir = "volumes"
-	// provisionerName is how the StorageClass calls the provisioner, and its log is called.
-	provisionerName = "volumes.emqx-bg.example"
-	provisionerLog  = "provisioner"
+	// provisionerLog is how the provisioner's log is called.
+	provisionerLog = "provisioner"
 	// dnsNamespace and dnsDeployment are where CoreDNS is.
 	dnsNamespace, dnsDeployment = "kube-system", "coredns"
 )
@@ -28,7 +27,7 @@ var addonsManifest string
 // startAddons starts CoreDNS as pods, and the provisioner of volumes beside the control plane.
 func (c *Cluster) startAddons(ctx context.Context) error {
 	manifest := strings.NewReplacer(
-		"DNS_ADDRESS", dnsService().String(), "COREDNS_IMAGE", coreDNSImage, "PROVISIONER", provisionerName,
+		"DNS_ADDRESS", dnsService().String(), "COREDNS_IMAGE", coreDNSImage,
 	).Replace(addonsManifest)
 	if _, err := c.Kubectl(ctx, manifest, "apply", "-f", "-"); err != nil {
 		return fmt.Errorf("install DNS: %w", err)
@@ -40,7 +39,7 @@ func (c *Cluster) startAddons(ctx context.Context) error {
 	defer func() { _ = log.Close() }() // The program that was started has it, too.
 	// It outlives ctx, and ends with the box.
 	command := exec.Command(c.Dir.Path("bin", provisionerBinary), //nolint:gosec // our own program
-		"--kubeconfig="+c.Dir.AdminKubeconfig(), "--root="+c.Dir.Path(volumesDir), "--name="+provisionerName)
+		"--kubeconfig="+c.Dir.AdminKubeconfig(), "--root="+c.Dir.Path(volumesDir))
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := command.Start(); err != nil {

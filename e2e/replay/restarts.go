@@ -19,6 +19,7 @@ func restartGroups() []group {
 		restartGroup("501", "evicting_conns", syscallTerm), restartGroup("502", "evicting_sessions", syscallKill),
 		restartGroup("503", "prohibiting", syscallTerm),
 		forgottenGroup(), leavingGroup(), emptyGroup("512", syscallTerm), emptyGroup("513", syscallKill),
+		coldStartGroup(),
 	}
 }
 
@@ -281,4 +282,61 @@ func emptyGroup(n, signal string) group {
 		})),
 		joinsEmpty(n, 3), exchanges("514"),
 	}}
+}
+
+// coldWatch is how long a node that waits for others is watched; recorded were 40 seconds.
+const coldWatch = 5 * time.Second
+
+// coldStartGroup is a cluster whose nodes have all stopped: the first of them waits for the last.
+func coldStartGroup() group {
+	return group{name: "cold start", steps: []step{
+		freshNodes(nodeA, nodeB, nodeC),
+		needsControl(action("stop A, B and C in this order", func(ctx context.Context, r *Runner) error {
+			return errors.Join(
+				r.cfg.Control.Stop(nodeA), r.waitCluster(ctx, nodeB, 2), r.waitCluster(ctx, nodeC, 2),
+				r.cfg.Control.Stop(nodeB), r.waitCluster(ctx, nodeC, 1), r.cfg.Control.Stop(nodeC))
+		})),
+		playing("515", "start in the wrong order", func(ctx context.Context, r *Runner) error {
+			if err := r.cfg.Control.Start(nodeA, false, others(nodeA, len(r.targets))); err != nil {
+				return err
+			}
+			if err := r.wait(ctx, "A opens a port", coldWatch, func(ctx context.Context) bool {
+				return r.port(ctx, nodeA, "18083") == "open"
+			}); err == nil || !r.cfg.Control.Running(nodeA) {
+				return differs("A opens a port or ends; recorded that it waits")
+			}
+			if err := r.startAgain(ctx, nodeC, 2); err != nil {
+				return differs("when the last to stop starts: " + err.Error())
+			}
+			want := r.translate.value(map[string]any{
+				"emqx@127.0.0.11": "running", "emqx@127.0.0.12": "stopped", "emqx@127.0.0.13": "running",
+			})
+			if err := r.wait(ctx, "the nodes of A", 20*time.Second, func(ctx context.Context) bool {
+				return reflect.DeepEqual(want, r.statuses(ctx, nodeA))
+			}); err != nil {
+				return differs(fmt.Sprintf("%v; recorded %v, got %v", err, want, r.statuses(ctx, nodeA)))
+			}
+			if err := r.startAgain(ctx, nodeB, 3); err != nil {
+				return differs("when the third starts: " + err.Error())
+			}
+			return nil
+		}),
+	}}
+}
+
+// statuses are the members by name as a node lists them.
+func (r *Runner) statuses(ctx context.Context, node int) any {
+	got, err := r.api(ctx, http.MethodGet, node, "/api/v5/nodes", nil)
+	list, _ := got.body.([]any)
+	if err != nil {
+		return nil
+	}
+	states := map[string]any{}
+	for _, item := range list {
+		if member, ok := item.(map[string]any); ok {
+			name, _ := member["node"].(string)
+			states[name] = member["node_status"]
+		}
+	}
+	return states
 }

@@ -8,7 +8,6 @@ var skippedClasses = []struct{ from, to, reason string }{ //nolint:gochecknoglob
 	{"477", "477", "there is no authentication of MQTT clients"},
 	{"485", "485", "chance: what EMQX keeps of a listener that could not move"},
 	{"505", "505", "the stand-in's services run before its node counts as running: there is no moment to ask in between"},
-	{"515", "515", "a node of the stand-in that was not the last to stop does not wait for those that were"},
 	{"588", "588", "there is no authentication of MQTT clients"},
 	{"601", "604", "there are no replicants"},
 	{"636", "636", "there are no durable sessions that a client could find on another node"},

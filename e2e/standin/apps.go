@@ -36,11 +36,18 @@ type apps struct {
 	listeners *listeners
 }
 
-// newApps makes the applications. They know the cluster from now on, but nobody can reach them before open.
-func (n *Node) newApps() (*apps, error) {
+// newApps makes the applications. They know the cluster from now on, but nobody can reach them before open. Fresh ones
+// begin without what the node has kept.
+func (n *Node) newApps(fresh bool) (*apps, error) {
+	tree := n.store.Effective()
+	retained := ""
+	if tree.Text("ram", "retainer", "backend", "storage_type") == "disc" {
+		retained = n.cfg.table("retained.jsonl")
+	}
 	b, err := broker.New(broker.Config{
+		RetainedFile: retained, Fresh: fresh,
 		Bus: n.membership, Timeouts: n.cfg.Broker, MaxSessions: n.licence.MaxSessions, Log: n.log,
-		Limits: api.LimitsOf(n.store.Effective()),
+		Limits: api.LimitsOf(tree),
 	})
 	if err != nil {
 		return nil, err
@@ -108,9 +115,7 @@ func (n *Node) Cast(node, topic string, body []byte) {
 	case topicKeys:
 		var keys []api.Key
 		if err = json.Unmarshal(body, &keys); err == nil {
-			for _, key := range keys {
-				n.keys.Learn(key)
-			}
+			err = n.keys.Learn(keys...)
 		}
 	case topicConfig:
 		var change api.Change
@@ -153,6 +158,10 @@ func (n *Node) castTo(node, topic string, v any) {
 // Call answers another node.
 func (n *Node) Call(ctx context.Context, node, topic string, body []byte) ([]byte, error) {
 	a := n.apps.Load()
+	if topic == topicConfig {
+		change, _ := n.store.Current()
+		return json.Marshal(change)
+	}
 	area, _, _ := strings.Cut(topic, ".")
 	switch area {
 	case "broker":

@@ -62,7 +62,7 @@ type Config struct {
 	Cookie string
 	// Address is the IP address to listen on, whatever address the configuration binds to. Required.
 	Address string
-	// DataDir is where members, evacuation and changed configuration are kept. Empty: nowhere.
+	// DataDir is where members, keys, retained messages, evacuation and changed configuration are kept. Empty: nowhere.
 	DataDir string
 	// Discover finds the other nodes; nil: the node does not look for any.
 	Discover membership.Discover
@@ -125,6 +125,15 @@ func (c Config) complete() (Config, error) {
 	}
 	c.Timing = c.Timing.withDefaults()
 	return c, nil
+}
+
+// table is where a table of EMQX's database is kept, or where all are; empty: nowhere. They belong to the name of the node:
+// under another name it is another node, as in EMQX.
+func (c Config) table(file string) string {
+	if c.DataDir == "" {
+		return ""
+	}
+	return filepath.Join(c.DataDir, "mnesia", c.Name, file)
 }
 
 // logPath is what /nodes says about logs.

@@ -7,6 +7,10 @@
 //     limits (32 in flight, 1000 queued, 1 MiB a packet) and what it tells in CONNACK.
 //   - The cluster: membership that survives restarts, a first join that restarts the applications after /status was
 //     already 200, takeover of sessions between nodes without losing a message, a client's one session.
+//   - What is in the data directory: members, API keys, the configuration that was changed by API, an evacuation, and retained
+//     messages when retainer.backend.storage_type is disc. It is ram by default, with which they are gone when all nodes are.
+//     All but the configuration and the evacuation belong to the node's name. A node that was made to leave while it was down
+//     does not start with its old data, and one that was not the last to stop waits for those that stopped after it.
 //   - Evacuation and rebalance: states, ticks, waits, figures and when each of them changes, texts, persistence, and
 //     what clients see.
 //   - The HTTP framework's rules, authentication and roles, and how long each request takes while a node is frozen.
@@ -15,7 +19,8 @@
 //     that it waits for a frozen node.
 //   - Durable storage as far as its replicas go: sites, shards, who has replicas of them, how that is changed and what the
 //     death of a node or of its disk does to it. A 6.0 has the databases of message queues unless mq.enable is false.
-//   - The community licence's one node, and the trial licence's 25 sessions.
+//   - The licences by release: before 5.9 the default is a trial of 25 sessions; since then it is a community licence, with
+//     which a node that has joined others ends, and is listed as a stopped member from then on.
 //
 // A node takes about 45 MB, and 40 KB more for each connected client with one subscription.
 //
@@ -33,14 +38,12 @@
 //     things is kept as data.
 //   - A session gets a message once, also where several of its subscriptions match.
 //   - ssl and wss listeners present a certificate made at start, whatever is configured; quic is never running.
-//   - Retained messages and API keys are on every running node but not on disk: they are gone when all nodes are.
 //   - A frozen node counts as stopped after 144 seconds, as recorded, and comes back as running 15 seconds after it
 //     thaws: it connects again and announces its sessions; newer ones elsewhere win (EMQX with autoheal restarts its
 //     applications).
-//   - A node that was not the last of its cluster to stop starts without those that stopped after it; EMQX waits for them.
 //   - A restored evacuation refuses clients from the start; EMQX lets some in for a moment.
-//   - Licence keys are not checked: at the start everything but the two names of EMQX's own keys counts as official, and a
-//     new one by API when it has the form of a key or begins with "official".
+//   - Licence keys are not checked: at the start every text that is neither a key nor the name of one of EMQX's own counts as
+//     official, and a new one by API must have the form of a key or begin with "official". Licences do not run out.
 //   - Of the configuration's schema only some is known: the roots, the fields of mqtt, alarm, sysmon, sys_topics and license,
 //     sizes, watermarks, log levels, listeners' addresses and authenticators. Everything else is taken as it is given.
 //   - Of a listener that could not move to another address EMQX sometimes keeps a part that stands in the way of every later

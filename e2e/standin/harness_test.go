@@ -32,12 +32,13 @@ type harness struct {
 	modify func(*standin.Config)
 	nodes  map[int]*running
 	mu     *sync.Mutex
+	data   string // holds the nodes' directories
 }
 
 // in is the harness within a subtest.
 func (h *harness) in(t *testing.T) *harness {
 	t.Helper()
-	return &harness{t: t, net: h.net, root: h.root, modify: h.modify, nodes: h.nodes, mu: h.mu}
+	return &harness{t: t, net: h.net, modify: h.modify, nodes: h.nodes, mu: h.mu, data: h.data}
 }
 
 type running struct {
@@ -49,8 +50,7 @@ type running struct {
 // newHarness picks a network that nobody uses. modify, which may be nil, changes each node's configuration.
 func newHarness(t *testing.T, modify func(*standin.Config)) *harness {
 	t.Helper()
-	// The directories are there until the nodes have stopped, which write to them.
-	h := &harness{t: t, root: t.TempDir(), modify: modify, nodes: map[int]*running{}, mu: &sync.Mutex{}}
+	h := &harness{t: t, modify: modify, nodes: map[int]*running{}, mu: &sync.Mutex{}, data: t.TempDir()}
 	for range 50 {
 		h.net = fmt.Sprintf("127.%d.%d", 100+rand.IntN(100), 1+rand.IntN(250))
 		ln, err := net.Listen("tcp", h.address(1)+":"+standin.LinkPort)
@@ -85,7 +85,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 // begin starts a node and does not wait for it. A node that was stopped has its data still.
 func (h *harness) begin(i int) {
 	h.t.Helper()
-	dir, err := os.MkdirTemp(h.root, "node")
+	dir, err := os.MkdirTemp(h.data, "node")
 	require.NoError(h.t, err)
 	h.mu.Lock()
 	if old := h.nodes[i]; old != nil {

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/require"
@@ -301,22 +300,6 @@ func TestOneSessionAClient(t *testing.T) {
 			return sessions == 1 && live == 1
 		})
 	}
-}
-
-// A second node with the community licence stops as soon as it has joined; the first goes on.
-func TestCommunityLicenceAllowsOneNode(t *testing.T) {
-	h := newHarness(t, func(c *standin.Config) { c.Layers.Environment.Set("default", "license", "key") })
-	h.start(1)
-	h.begin(2)
-	select {
-	case err := <-h.nodes[2].done:
-		require.ErrorContains(t, err, "SINGLE_NODE_LICENSE, make sure this node and peer nodes are configured with a valid license")
-		h.nodes[2].done <- nil
-	case <-time.After(20 * time.Second):
-		t.Fatal("the second node goes on")
-	}
-	require.Len(t, h.clusterOf(1), 1)
-	require.Equal(t, "community", h.get(1, "/api/v5/license").object()["type"])
 }
 
 // A replicant is refused with a sentence.

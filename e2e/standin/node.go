@@ -26,6 +26,9 @@ const busyRetry = 300 * time.Millisecond
 // fetchTimeout bounds how long a joining node asks for what it cannot do without.
 const fetchTimeout = 30 * time.Second
 
+// behindPoll is the pause between two looks whether a node that waits for others is still a member, and has to wait.
+const behindPoll = 100 * time.Millisecond
+
 // Node is one EMQX node.
 type Node struct {
 	cfg        Config
@@ -59,7 +62,9 @@ func New(cfg Config) (*Node, error) {
 	if n.secure, err = selfSigned(cfg.Address); err != nil {
 		return nil, err
 	}
-	n.keys = api.NewKeys(n.tellKey)
+	if n.keys, err = api.NewKeys(n.cfg.table("api_keys.json"), n.tellKey); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 
@@ -91,7 +96,8 @@ func (n *Node) boot(ctx context.Context) error {
 		return fmt.Errorf("listen for other nodes: %w", err)
 	}
 	n.membership, err = membership.New(membership.Config{
-		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started, DataDir: n.cfg.DataDir,
+		Self: n.cfg.Name, Cookie: n.cfg.Cookie, Version: n.cfg.Version, Started: n.started,
+		DataDir:  n.cfg.table(""),
 		Listener: ln, Resolve: n.cfg.Resolver.Node, Apps: n, Link: n.cfg.Link, Log: n.log,
 	})
 	if err != nil {
@@ -100,7 +106,7 @@ func (n *Node) boot(ctx context.Context) error {
 	if n.storage, err = n.newStorage(); err != nil {
 		return err
 	}
-	a, err := n.newApps()
+	a, err := n.newApps(false)
 	if err != nil {
 		return err
 	}
@@ -112,11 +118,17 @@ func (n *Node) boot(ctx context.Context) error {
 		if err := n.rejoin(ctx); err != nil {
 			return err
 		}
+		if !pause(ctx, 0) {
+			return nil
+		}
 	}
 	if err := n.storage.Claim(); err != nil {
 		return err
 	}
 	n.membership.Announce(true)
+	if err := n.licensed(ctx); err != nil {
+		return err
+	}
 	if err := n.open(a); err != nil {
 		return err
 	}
@@ -147,20 +159,66 @@ func (n *Node) readKeyFile() {
 	}
 }
 
-// rejoin connects a known member with those of the others that run, before it takes clients.
+// rejoin connects a known member with those of the others that run, before it takes clients. While one that ran longer than
+// this node is away, and none of those runs, the node waits without opening a port.
 func (n *Node) rejoin(ctx context.Context) error {
-	if !n.licence.Clusters() {
-		return licence.ErrSingleNode
+	for waiting := false; ; waiting = true {
+		if n.expelled(ctx) {
+			return ErrForgotten
+		}
+		if !n.membership.Behind() {
+			break
+		}
+		if !waiting {
+			n.log.Warn("waiting for nodes that ran when this one had stopped")
+		}
+		if !pause(ctx, behindPoll) {
+			return nil
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
 	defer cancel()
-	if n.membership.Expelled(ctx) {
-		return ErrForgotten
-	}
 	if err := n.membership.WaitAnswering(ctx); err != nil {
 		n.log.Warn("not all members answer", "error", err)
 	}
+	n.copyConfiguration(ctx)
 	return nil
+}
+
+func (n *Node) expelled(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+	defer cancel()
+	return n.membership.Expelled(ctx)
+}
+
+// copyConfiguration takes over what the cluster has changed, before the applications start with it.
+func (n *Node) copyConfiguration(ctx context.Context) {
+	node := n.membership.Company(ctx)
+	if node == "" {
+		return
+	}
+	var change api.Change
+	err := n.membership.Call(ctx, node, topicConfig, struct{}{}, &change)
+	if err == nil {
+		err = n.apps.Load().api.Learn(change)
+	}
+	if err != nil {
+		n.log.Warn("configuration of the cluster", "node", node, "error", err)
+	}
+}
+
+// licensed is what EMQX checks when its application of the licence starts: after the node counts as running, and only
+// then, so that the node may have been given its licence by the others. A node that has been alone goes on.
+func (n *Node) licensed(ctx context.Context) error {
+	if n.licence.Clusters() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Rejoin)
+	defer cancel()
+	if n.membership.Company(ctx) == "" {
+		return nil
+	}
+	return licence.ErrSingleNode
 }
 
 // serve looks for the cluster until the node is in it, and obeys when it is forced out.
@@ -221,9 +279,7 @@ func (n *Node) search(ctx context.Context) (bool, error) {
 		if err := n.membership.WaitAnswering(linkCtx); err != nil {
 			n.log.Warn("not all members answer", "error", err)
 		}
-		if !n.licence.Clusters() {
-			return licence.ErrSingleNode
-		}
+		n.copyConfiguration(linkCtx)
 		return n.joinStorage(ctx, choice.Target)
 	})
 	return false, err
@@ -265,7 +321,7 @@ func (n *Node) restart(ctx context.Context, between func() error) error {
 	if err := n.apps.Load().close(); err != nil {
 		n.log.Error("stop the applications", "error", err)
 	}
-	a, err := n.newApps()
+	a, err := n.newApps(true)
 	if err != nil {
 		return err
 	}
@@ -278,6 +334,9 @@ func (n *Node) restart(ctx context.Context, between func() error) error {
 		return nil
 	}
 	n.membership.Announce(true)
+	if err := n.licensed(ctx); err != nil {
+		return err
+	}
 	if !pause(ctx, n.cfg.Timing.Restart-time.Since(begun)) {
 		return nil
 	}

@@ -164,7 +164,7 @@ func TestDiskIsLost(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, h.do(http.MethodPut, 1, path, nil, "").status)
 	h.eventually("it joins", func() bool { return len(h.transitions(1, "mq_state")) == 0 })
 	h.stop(2)
-	h.nodes[2].dir = filepath.Join(h.root, "empty")
+	h.nodes[2].dir = filepath.Join(h.data, "empty")
 	h.begin(2)
 	h.eventually("it is back", func() bool { return len(h.clusterOf(1)) == 2 && len(h.clusterOf(2)) == 2 })
 	again, view := h.siteOf(2, 2)

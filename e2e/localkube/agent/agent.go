@@ -25,6 +25,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/network"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/proc"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/volumes"
 )
 
 const (
@@ -53,6 +54,7 @@ func Run(ctx context.Context, config Config) error {
 	defer spawner.Close()
 	d := &deps{
 		config: &config, client: client, spawner: spawner, prober: probing.New(), source: apiSource{client}, tokens: apiTokens{client},
+		claims:      apiClaims{client},
 		recorder:    broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "local-node-agent", Host: state.NodeName}),
 		allocatable: allocatable(), addresses: newAddressPool(config.plan().PodPrefix()),
 		crash: flowcontrol.NewBackOff(backOffFirst, backOffMost), image: flowcontrol.NewBackOff(backOffFirst, backOffMost),
@@ -89,13 +91,17 @@ func killOrphans(ctx context.Context, config *Config) error {
 	return nil
 }
 
-// runParts runs pods, network, node and server; the end of one is the end of all.
+// runParts runs pods, volumes, network, node and server; the end of one is the end of all.
 func runParts(ctx context.Context, d *deps) error {
 	group, ctx := errgroup.WithContext(ctx)
 	cluster := informers.NewSharedInformerFactory(d.client, 0)
 	nodePods := informers.NewSharedInformerFactoryWithOptions(d.client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", state.NodeName).String()
 	}))
+	// Before the node is ready, so that what a pod claims has a StorageClass.
+	if err := volumes.EnsureClass(ctx, d.client); err != nil {
+		return err
+	}
 	m, err := newManager(d, nodePods, cluster)
 	if err != nil {
 		return err
@@ -114,6 +120,9 @@ func runParts(ctx context.Context, d *deps) error {
 	group.Go(func() error { return m.run(ctx) })
 	group.Go(func() error { return runNode(ctx, d.config, d.client) })
 	group.Go(func() error { return serve(ctx, server, func() error { return server.ServeTLS(listener, "", "") }) })
+	group.Go(func() error {
+		return volumes.Run(ctx, volumes.Config{Client: d.client, Root: d.config.Dir.Volumes(), Log: d.log})
+	})
 	group.Go(func() error { collectBackOff(ctx, d); return nil })
 	d.log.Info("node agent is up", "node", state.NodeName, "address", d.config.hostIP())
 	return group.Wait()

@@ -19,6 +19,7 @@
 //   - When the agent is killed, the kernel kills the main process of every container with it. An agent that starts
 //     kills whatever is left of containers, and starts them again as restarts of the same pods.
 //   - Sidecars (init containers that restart), ephemeral containers, exec, attach and port-forward, active deadlines,
-//     node-pressure eviction and volumes that need storage are not there; pods that need the first or last of these
-//     say so and wait.
+//     node-pressure eviction and volumes other than claims that need storage are not there; pods that need the first or
+//     last of these say so and wait.
+//   - Claims get directories in the cluster's own directory, which package volumes makes as part of the agent.
 package agent

@@ -61,6 +61,41 @@ func (t apiTokens) Token(ctx context.Context, pod *corev1.Pod, audience string, 
 	return answer.Status.Token, answer.Status.ExpirationTimestamp.Time, nil
 }
 
+// apiClaims finds what claims are bound to.
+type apiClaims struct{ client kubernetes.Interface }
+
+// Directory implements podvolume.Claims.
+func (c apiClaims) Directory(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	// The claim of an ephemeral volume belongs to its pod, and is called after both.
+	name := pod.Name + "-" + volume.Name
+	if volume.PersistentVolumeClaim != nil {
+		name = volume.PersistentVolumeClaim.ClaimName
+	}
+	claim, err := c.client.CoreV1().PersistentVolumeClaims(pod.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read claim %q: %w", name, err)
+	}
+	if volume.Ephemeral != nil && !metav1.IsControlledBy(claim, pod) {
+		return "", fmt.Errorf("claim %q was not made for this pod", name)
+	}
+	if claim.Status.Phase != corev1.ClaimBound {
+		return "", fmt.Errorf("claim %q is not bound", name)
+	}
+	bound, err := c.client.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read the volume of claim %q: %w", name, err)
+	}
+	if bound.Spec.Local == nil {
+		return "", fmt.Errorf("the volume of claim %q is not local, and the local node agent knows no others", name)
+	}
+	if _, err := os.Stat(bound.Spec.Local.Path); err != nil {
+		return "", fmt.Errorf("the volume of claim %q: %w", name, err)
+	}
+	return bound.Spec.Local.Path, nil
+}
+
 // writeTokenKubeconfig writes a kubeconfig for a program in a pod.
 func writeTokenKubeconfig(path string, config *Config, namespace, tokenFile string) error {
 	kubeconfig := clientcmdapi.NewConfig()

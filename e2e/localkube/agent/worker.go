@@ -41,6 +41,7 @@ type deps struct {
 	prober      *probing.Prober
 	source      podenv.Source
 	tokens      podvolume.Tokens
+	claims      podvolume.Claims
 	allocatable podenv.Allocatable
 	addresses   *addressPool
 	// crash and image keep the back-off of containers that end and of images that cannot be run.
@@ -90,8 +91,8 @@ func newWorker(d *deps, pod *corev1.Pod, now time.Time) *worker {
 		deps: d, mailbox: newMailbox(), pod: pod, conditions: pod.Status.Conditions,
 		log:       d.log.With("pod", pod.Namespace+"/"+pod.Name),
 		publisher: newPublisher(d.client, d.log, pod),
-		volumes: podvolume.New(filepath.Join(d.config.Dir.Pods(), string(pod.UID)), d.source, d.tokens, d.allocatable,
-			time.Now),
+		volumes: podvolume.New(filepath.Join(d.config.Dir.Pods(), string(pod.UID)), d.source, d.tokens, d.claims,
+			d.allocatable, time.Now),
 		startTime: metav1.NewTime(now),
 		over:      pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 	}

@@ -104,7 +104,7 @@ func admission(s *state.State) string {
 }
 
 func controllerManagerArguments(dir state.Dir, s *state.State) []string {
-	// All controllers but those that need a cloud, metrics or, without real nodes, storage.
+	// All controllers but those that need a cloud or metrics, or without real nodes volumes that are attached or grow.
 	controllers := "*,-horizontal-pod-autoscaler-controller,-node-ipam-controller," +
 		"-resourceclaim-controller,-certificatesigningrequest-signing-controller," +
 		"-certificatesigningrequest-approving-controller,-certificatesigningrequest-cleaner-controller," +
@@ -112,8 +112,7 @@ func controllerManagerArguments(dir state.Dir, s *state.State) []string {
 	// The node's heartbeat comes every ten seconds; that a machine is too busy to send it is no reason to evict.
 	grace := "3m"
 	if len(s.RealNodes) == 0 {
-		controllers += ",-persistentvolume-attach-detach-controller,-persistentvolume-binder-controller," +
-			"-persistentvolume-expander-controller,-ephemeral-volume-controller"
+		controllers += ",-persistentvolume-attach-detach-controller,-persistentvolume-expander-controller"
 	} else {
 		grace = "40s" // A lost node is lost, and this is what Kubernetes does by itself.
 	}

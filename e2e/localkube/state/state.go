@@ -147,6 +147,9 @@ func (d Dir) PKI(name string) string { return d.Path("pki", name) }
 // Pods holds a directory for each pod on the node, named by UID.
 func (d Dir) Pods() string { return d.Path("pods") }
 
+// Volumes holds a directory for each volume that was made for a claim.
+func (d Dir) Volumes() string { return d.Path("volumes") }
+
 // PodLogs holds a directory for each pod, NAMESPACE_NAME_UID.
 func (d Dir) PodLogs() string { return d.Path("logs", "pods") }
 

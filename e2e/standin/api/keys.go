@@ -6,12 +6,15 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/disk"
 )
 
 // Key is an API key as the nodes exchange it; the secret is not in it.
@@ -23,16 +26,34 @@ type Key struct {
 	Version int64  `json:"version"` // unix nanoseconds; the later of two counts
 }
 
-// Keys is the table of API keys, the same on every node.
+// Keys is the table of API keys, the same on every node, and on the disk of each.
 type Keys struct {
+	path string    // where the table is kept; empty: nowhere
 	tell func(Key) // the other nodes
 
 	mu   sync.RWMutex
 	keys map[string]Key
 }
 
-// NewKeys makes an empty table; tell is called with every key that is put here.
-func NewKeys(tell func(Key)) *Keys { return &Keys{tell: tell, keys: map[string]Key{}} }
+// NewKeys reads the table that an earlier run has kept in the file, if it has; with no path nothing is kept. tell is called
+// with every key that is put here.
+func NewKeys(path string, tell func(Key)) (*Keys, error) {
+	k := &Keys{path: path, tell: tell, keys: map[string]Key{}}
+	if path == "" {
+		return k, nil
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return k, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &k.keys)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the API keys: %w", err)
+	}
+	return k, nil
+}
 
 func hash(salt []byte, secret string) []byte {
 	sum := sha256.Sum256(append(append([]byte{}, salt...), secret...))
@@ -57,18 +78,35 @@ func (k *Keys) Put(key, secret string, role Role) error {
 		return fmt.Errorf("make a salt: %w", err)
 	}
 	entry := Key{Key: key, Salt: salt, Hash: hash(salt, secret), Role: role, Version: time.Now().UnixNano()}
-	k.Learn(entry)
+	if err := k.Learn(entry); err != nil {
+		return err
+	}
 	k.tell(entry)
 	return nil
 }
 
-// Learn takes a key from another node.
-func (k *Keys) Learn(entry Key) {
+// Learn takes keys from another node.
+func (k *Keys) Learn(entries ...Key) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.keys[entry.Key].Version < entry.Version {
-		k.keys[entry.Key] = entry
+	changed := false
+	for _, entry := range entries {
+		if k.keys[entry.Key].Version < entry.Version {
+			k.keys[entry.Key] = entry
+			changed = true
+		}
 	}
+	if !changed || k.path == "" {
+		return nil
+	}
+	data, err := json.Marshal(k.keys)
+	if err == nil {
+		err = disk.Replace(k.path, data)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the API keys: %w", err)
+	}
+	return nil
 }
 
 // All lists the keys for a node that has just connected.

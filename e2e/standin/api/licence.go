@@ -33,7 +33,7 @@ func (s *Server) postLicence(r *request) response {
 		}
 		return badRequest("Bad license key, see logs for more details")
 	}
-	if s.cfg.Licence.CommunityKey(body.Key) && len(s.cfg.Cluster.Running()) > 1 {
+	if s.cfg.Licence.SingleNode(body.Key) && len(s.cfg.Cluster.Running()) > 1 {
 		return badRequest("SINGLE_NODE_LICENSE")
 	}
 	licence := s.effective().Sub("license").Clone()

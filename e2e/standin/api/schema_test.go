@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,9 @@ func TestRoles(t *testing.T) {
 
 func TestKeyFile(t *testing.T) {
 	var told []Key
-	keys := NewKeys(func(k Key) { told = append(told, k) })
+	path := filepath.Join(t.TempDir(), "keys.json")
+	keys, err := NewKeys(path, func(k Key) { told = append(told, k) })
+	require.NoError(t, err)
 	require.NoError(t, keys.PutLine("a:1"))
 	require.NoError(t, keys.PutLine("b:2:viewer"))
 	for _, bad := range []string{"", "a", "a:", ":1", "a:1:king", "a:1:viewer:x"} {
@@ -100,12 +103,18 @@ func TestKeyFile(t *testing.T) {
 	_, ok = keys.Check("a", "1")
 	require.False(t, ok)
 	require.Len(t, told, 3)
-	other := NewKeys(func(Key) {})
+	other, err := NewKeys("", func(Key) {})
+	require.NoError(t, err)
 	for i := len(told) - 1; i >= 0; i-- { // whatever the order, the latest counts
-		other.Learn(told[i])
+		require.NoError(t, other.Learn(told[i]))
 	}
 	_, ok = other.Check("a", "9")
 	require.True(t, ok)
+	again, err := NewKeys(path, func(Key) {})
+	require.NoError(t, err)
+	role, ok = again.Check("b", "2")
+	require.True(t, ok, "keys are kept")
+	require.Equal(t, Viewer, role)
 	data, err := json.Marshal(told)
 	require.NoError(t, err)
 	require.NotContains(t, string(data), `"9"`, "secrets do not travel")

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/disk"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
 )
 
@@ -37,12 +40,28 @@ func NewStore(layers settings.Layers, dir string) (*Store, error) {
 			if s.changes, err = settings.Parse(string(data)); err != nil {
 				return nil, fmt.Errorf("read configuration %s: %w", s.file(), err)
 			}
+			s.version = versionOf(string(data))
 		} else if !os.IsNotExist(err) {
 			return nil, fmt.Errorf("read the changed configuration: %w", err)
 		}
 	}
 	s.effective = layers.Effective(s.changes)
 	return s, nil
+}
+
+// versionMark begins the line in which the file says which of the cluster's changes is its last, so that a node that
+// starts again tells others what they have missed, and is told.
+const versionMark = "## version "
+
+// versionOf is 1 for a file without the line: anybody's changes are newer.
+func versionOf(text string) int64 {
+	line, _, _ := strings.Cut(text, "\n")
+	number, found := strings.CutPrefix(line, versionMark)
+	version, err := strconv.ParseInt(number, 10, 64)
+	if !found || err != nil {
+		return 1
+	}
+	return version
 }
 
 func (s *Store) file() string { return filepath.Join(s.dir, "configs", "cluster.hocon") }
@@ -112,14 +131,8 @@ func (s *Store) saveLocked() error {
 	if s.dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(s.file()), 0o750); err != nil {
-		return fmt.Errorf("remember the changed configuration: %w", err)
-	}
-	tmp := s.file() + ".tmp"
-	if err := os.WriteFile(tmp, []byte(s.changes.Render()), 0o600); err != nil {
-		return fmt.Errorf("remember the changed configuration: %w", err)
-	}
-	if err := os.Rename(tmp, s.file()); err != nil {
+	content := fmt.Sprintf("%s%d\n%s", versionMark, s.version, s.changes.Render())
+	if err := disk.Replace(s.file(), []byte(content)); err != nil {
 		return fmt.Errorf("remember the changed configuration: %w", err)
 	}
 	return nil

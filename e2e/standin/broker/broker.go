@@ -93,7 +93,11 @@ type Config struct {
 	// MaxSessions is how many sessions the licence allows the cluster; a client without one is refused when there are as
 	// many. nil is no limit.
 	MaxSessions func() int
-	Log         *slog.Logger
+	// RetainedFile keeps retained messages over restarts; empty: they are kept in memory only.
+	RetainedFile string
+	// Fresh begins without what is in the file.
+	Fresh bool
+	Log   *slog.Logger
 }
 
 // Broker is one node's MQTT broker. Its tables live from New to Close; clients can connect to listeners that were
@@ -157,10 +161,16 @@ func New(cfg Config) (*Broker, error) {
 		cfg: cfg, bus: cfg.Bus, log: cfg.Log, ctx: ctx, cancel: cancel,
 		seq:      uint64(time.Now().UnixNano()), // higher than anything an earlier run of this node sent
 		channels: map[string]*channel{}, conns: map[*mqtt.Client]*channel{}, listeners: map[string]*listener{},
-		index: mqtt.NewTopicsIndex(), registry: newRegistry(), retained: newRetained(),
+		index: mqtt.NewTopicsIndex(), registry: newRegistry(), retained: newRetained(cfg.Log),
 		clients: lock.New(), local: lock.New(),
 	}
 	b.SetLimits(cfg.Limits)
+	if cfg.RetainedFile != "" {
+		if err := b.retained.keep(cfg.RetainedFile, cfg.Fresh); err != nil {
+			cancel()
+			return nil, err
+		}
+	}
 	b.routes = newRoutes(b)
 	b.syncs = newSyncer(b.syncRound)
 	b.server = mqtt.New(&mqtt.Options{
@@ -264,10 +274,11 @@ func (b *Broker) Close() error {
 		l.shut()
 	}
 	b.wg.Wait()
-	if err := b.server.Close(); err != nil {
-		return fmt.Errorf("stop the MQTT library: %w", err)
+	err := b.retained.close()
+	if stopErr := b.server.Close(); stopErr != nil {
+		err = errors.Join(err, fmt.Errorf("stop the MQTT library: %w", stopErr))
 	}
-	return nil
+	return err
 }
 
 // Refuse makes the broker turn new connections down, or take them again when r is nil.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 
@@ -17,18 +18,59 @@ type retained struct {
 	last  map[string]*session.Message
 	index *mqtt.TopicsIndex
 	count int
+	log   *slog.Logger
+	// journal is nil when the messages are kept in memory only.
+	journal *journal
 }
 
-func newRetained() *retained {
-	return &retained{last: map[string]*session.Message{}, index: mqtt.NewTopicsIndex()}
+func newRetained(log *slog.Logger) *retained {
+	return &retained{log: log, last: map[string]*session.Message{}, index: mqtt.NewTopicsIndex()}
 }
 
+// keep has the messages outlive the process in the file, and takes over what is in it. A fresh broker begins without.
+func (r *retained) keep(path string, fresh bool) error {
+	j, kept, err := openJournal(path)
+	if err != nil {
+		return err
+	}
+	if !fresh {
+		for _, m := range kept {
+			r.store(m)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.journal = j
+	return j.rewrite(r.last)
+}
+
+func (r *retained) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.journal == nil {
+		return nil
+	}
+	j := r.journal
+	r.journal = nil
+	return j.close()
+}
+
+// store takes a message that is newer than what is here.
 func (r *retained) store(m *session.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.putLocked(m) || r.journal == nil {
+		return
+	}
+	if err := r.journal.add(m, r.last); err != nil {
+		r.log.Error("retained message", "topic", m.Topic, "error", err)
+	}
+}
+
+func (r *retained) putLocked(m *session.Message) bool {
 	old := r.last[m.Topic]
 	if old != nil && old.Version >= m.Version {
-		return
+		return false
 	}
 	had := old != nil && len(old.Payload) > 0
 	has := len(m.Payload) > 0
@@ -42,6 +84,7 @@ func (r *retained) store(m *session.Message) {
 	r.index.RetainMessage(packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Publish, Retain: true}, TopicName: m.Topic, Payload: m.Payload,
 	})
+	return true
 }
 
 // match lists the retained messages for a new subscription. Shared subscriptions get none.

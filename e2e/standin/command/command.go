@@ -39,8 +39,8 @@ These variables stand for flags: EMQX_STANDIN_BOOT_SECONDS, EMQX_STANDIN_MEMORY_
 EMQX_STANDIN_VERSION.
 
 The licence is EMQX's rule since 5.9: "default" is the community licence, with which a second node stops as soon as
-it has joined; "evaluation" is a trial of 25 sessions; any other text counts as an official key. With 5.8, "default"
-is the trial. A key that is changed by API must have the form of one, or begin with "official".
+it has joined; "evaluation" is a trial of 25 sessions; a key is believed what it says; any other text counts as an
+official key. With 5.8, "default" is the trial. A key that is changed by API must have the form of one, or begin with "official".
 
 The node stops in good order on SIGTERM or SIGINT.`
 
@@ -70,7 +70,7 @@ func New() *cobra.Command {
 	set.StringSliceVar(&f.join, "join", nil, "other nodes to form a cluster with: host or name@host, several with commas")
 	set.StringVar(&f.cookie, "cookie", "", "what the nodes of a cluster share (default from the configuration)")
 	set.StringVar(&f.config, "config", "", "EMQX configuration file, HOCON")
-	set.StringVar(&f.data, "data", "", "directory for members, evacuation and changed configuration (default: nothing is kept)")
+	set.StringVar(&f.data, "data", "", "directory for what outlives a restart, such as members, keys and configuration (default: nothing is kept)")
 	set.StringArrayVar(&f.keys, "api-key", nil, "API key, key:secret or key:secret:role; repeatable")
 	set.StringVar(&f.keyFile, "api-key-file", "", "file with such keys, one a line")
 	set.StringVar(&f.licence, "license", "", "licence key: default, evaluation, or any text for an official one")

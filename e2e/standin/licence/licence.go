@@ -1,5 +1,8 @@
 // Package licence is the part of EMQX's licence check that matters to a cluster: from 5.9 on, the community licence,
-// which is the default, allows one node only, and a second node that joins does not start.
+// which is the default, allows one node only, and a second node that joins does not start. Before, the default was a trial
+// of 25 sessions, on as many nodes as you like.
+//
+// Not checked: signatures, the end of a licence, and a trial's 30 days of uptime.
 package licence
 
 import (
@@ -13,8 +16,8 @@ import (
 // Kind is the type of a licence.
 type Kind string
 
-// The kinds the stand-in tells apart. It cannot check signatures: any key that is not one of EMQX's two names counts
-// as an official one.
+// The kinds the stand-in tells apart. It cannot check signatures: a key is believed what it says, and any text that is
+// neither a key nor one of EMQX's two names counts as an official key.
 const (
 	Community Kind = "community"
 	Trial     Kind = "trial"
@@ -44,44 +47,32 @@ type Info struct {
 type Licence struct {
 	old bool
 
-	mu   sync.Mutex
-	key  string
-	kind Kind
+	mu    sync.Mutex
+	key   string
+	terms terms
 }
 
 // New reads a licence key. old is for 5.8, where the default is a trial that allows clustering.
-func New(key string, old bool) *Licence { return &Licence{old: old, key: key, kind: kindOf(key, old)} }
-
-func kindOf(key string, old bool) Kind {
-	switch strings.TrimSpace(key) {
-	case "", "default":
-		if old {
-			return Trial
-		}
-		return Community
-	case "evaluation":
-		return Trial
-	default:
-		return Official
-	}
-}
+func New(key string, old bool) *Licence { return &Licence{old: old, key: key, terms: read(key, old)} }
 
 // Set replaces the key.
 func (l *Licence) Set(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.key, l.kind = key, kindOf(key, l.old)
+	l.key, l.terms = key, read(key, l.old)
+}
+
+func (l *Licence) now() terms {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.terms
 }
 
 // Kind is the licence's type.
-func (l *Licence) Kind() Kind {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.kind
-}
+func (l *Licence) Kind() Kind { return l.now().kind }
 
-// Clusters reports whether the licence allows more than one node.
-func (l *Licence) Clusters() bool { return l.Kind() != Community }
+// Clusters reports whether the licence allows more than one node. 5.8 does not ask.
+func (l *Licence) Clusters() bool { return l.old || l.Kind() != Community }
 
 // Accepts reports whether EMQX would take a new key: one of its own names, or a text in the form of a key. So that a
 // local cluster needs none, a text that begins with "official" will do, and whatever the node has been started with.
@@ -99,29 +90,23 @@ func (l *Licence) Accepts(key string) bool {
 // keyForm is a payload and a signature.
 var keyForm = regexp.MustCompile(`^[A-Za-z0-9+/]{16,}=*\.[A-Za-z0-9+/]{16,}=*$`)
 
-// CommunityKey reports whether a key is the community one.
-func (l *Licence) CommunityKey(key string) bool { return kindOf(key, l.old) == Community }
+// SingleNode reports whether a licence with the key would not allow more than one node.
+func (l *Licence) SingleNode(key string) bool { return !New(key, l.old).Clusters() }
 
 // MaxSessions is how many sessions the cluster may have.
-func (l *Licence) MaxSessions() int { return l.Info().MaxSessions }
+func (l *Licence) MaxSessions() int { return l.now().sessions }
 
 // Info describes the licence.
 func (l *Licence) Info() Info {
-	info := Info{Type: l.Kind(), Email: "contact@emqx.io", StartAt: "2024-04-18", ExpiryAt: "2029-04-17"}
-	tps := 100000
-	switch info.Type {
-	case Trial:
-		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 25, 10, "Evaluation", "trial"
-	case Community:
-		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 10000000, 5, "Community", "default"
-	case Official:
-		info.MaxSessions, info.CustomerType, info.Customer, info.Deployment = 10000000, 1, "Local cluster", "default"
-		now := time.Now()
-		info.StartAt = now.Format(time.DateOnly)
-		info.ExpiryAt = now.AddDate(5, 0, 0).Format(time.DateOnly)
+	t := l.now()
+	end := t.start.AddDate(0, 0, t.days)
+	info := Info{
+		Type: t.kind, MaxSessions: t.sessions, MaxConnections: t.sessions, Customer: t.customer, CustomerType: t.customerType,
+		Deployment: t.deployment, Email: t.email, StartAt: t.start.Format(time.DateOnly), ExpiryAt: end.Format(time.DateOnly),
+		Expiry: time.Now().After(end),
 	}
-	info.MaxConnections = info.MaxSessions
 	if !l.old {
+		tps := 100000
 		info.MaxTPS = &tps
 	}
 	return info

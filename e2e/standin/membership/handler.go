@@ -123,7 +123,8 @@ func (h handler) Call(ctx context.Context, node string, member bool, topic strin
 type Info struct {
 	Node    string    `json:"node"`
 	Started time.Time `json:"started"`
-	Ready   bool      `json:"ready"` // its applications run and it is not joining
+	Running bool      `json:"running"` // its applications run, or start
+	Ready   bool      `json:"ready"`   // and it is not joining
 	Members []string  `json:"members"`
 }
 
@@ -131,7 +132,8 @@ func (c *Cluster) info() Info {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Info{
-		Node: c.cfg.Self, Started: c.cfg.Started, Ready: c.running && !c.joining, Members: c.members.present(),
+		Node: c.cfg.Self, Started: c.cfg.Started, Running: c.running, Ready: c.running && !c.joining,
+		Members: c.members.present(),
 	}
 }
 
@@ -242,6 +244,22 @@ func (c *Cluster) ForceLeave(node string) error {
 	c.updateLocked()
 	delete(c.peers, node)
 	return nil
+}
+
+// Company asks the other members whether one of them runs, and returns the first that says so; empty: none.
+func (c *Cluster) Company(ctx context.Context) string {
+	c.mu.Lock()
+	names := c.members.present()
+	c.mu.Unlock()
+	for _, name := range names {
+		if name == c.cfg.Self {
+			continue
+		}
+		if info, err := c.Ask(ctx, name); err == nil && info.Running && contains(info.Members, c.cfg.Self) {
+			return name
+		}
+	}
+	return ""
 }
 
 // Expelled reports whether a node that is remembered as a member answers that this node is not one.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/disk"
 )
 
 // entry is what the cluster knows of a node. The entry with the higher version wins.
@@ -90,11 +92,7 @@ func (t table) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode the members: %w", err)
 	}
-	tmp := membersFile(dir) + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("remember the members: %w", err)
-	}
-	if err := os.Rename(tmp, membersFile(dir)); err != nil {
+	if err := disk.Replace(membersFile(dir), data); err != nil {
 		return fmt.Errorf("remember the members: %w", err)
 	}
 	return nil

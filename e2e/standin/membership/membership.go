@@ -96,7 +96,9 @@ type Cluster struct {
 	peers   map[string]*peerState
 	running bool
 	joining bool
-	changed chan struct{} // closed and replaced at every change
+	// survivors count while this node starts.
+	survivors survivors
+	changed   chan struct{} // closed and replaced at every change
 }
 
 // New loads the remembered membership and opens the mesh, but connects to nobody before Connect.
@@ -108,7 +110,11 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, members: members, peers: map[string]*peerState{}, changed: make(chan struct{})}
+	last, err := loadSurvivors(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{cfg: cfg, members: members, survivors: last, peers: map[string]*peerState{}, changed: make(chan struct{})}
 	lc := cfg.Link
 	lc.Self, lc.Cookie, lc.Incarnation = cfg.Self, cfg.Cookie, cfg.Started.UnixNano()
 	lc.Listener, lc.Resolve, lc.Handler, lc.Log = cfg.Listener, cfg.Resolve, handler{c}, cfg.Log
@@ -346,6 +352,7 @@ func (c *Cluster) tellAllLocked() {
 }
 
 func (c *Cluster) notifyLocked() {
+	c.survivorsLocked()
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

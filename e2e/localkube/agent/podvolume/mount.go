@@ -76,7 +76,7 @@ func (v *Volumes) mount(pod *corev1.Pod, root string, mount *corev1.VolumeMount,
 	if err != nil {
 		return err
 	}
-	if pod.Spec.Volumes[at].EmptyDir != nil {
+	if writable(&pod.Spec.Volumes[at]) {
 		if err := os.MkdirAll(full, 0o750); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package podvolume_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,6 +23,8 @@ type objects struct {
 	secrets    map[string]map[string][]byte
 	configMaps map[string]map[string]string
 	tokens     int
+	// bound is the directory of the claim of this name.
+	bound string
 }
 
 func (o *objects) Secret(_ context.Context, _, name string) (*corev1.Secret, error) {
@@ -43,6 +46,14 @@ func (o *objects) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMa
 func (o *objects) Token(_ context.Context, _ *corev1.Pod, audience string, seconds int64) (string, time.Time, error) {
 	o.tokens++
 	return fmt.Sprintf("token %d for %q", o.tokens, audience), epoch().Add(time.Duration(seconds) * time.Second), nil
+}
+
+// Directory knows one claim.
+func (o *objects) Directory(_ context.Context, _ *corev1.Pod, volume *corev1.Volume) (string, error) {
+	if volume.PersistentVolumeClaim == nil || volume.PersistentVolumeClaim.ClaimName != "bound" {
+		return "", errors.New("no such claim")
+	}
+	return o.bound, nil
 }
 
 func epoch() time.Time { return time.Unix(1_000_000, 0) }
@@ -68,7 +79,7 @@ func newFixture(t *testing.T, volumes []corev1.Volume, mounts ...corev1.VolumeMo
 			Spec:       corev1.PodSpec{Volumes: volumes, Containers: []corev1.Container{{Name: "main", VolumeMounts: mounts}}},
 		},
 	}
-	f.volumes = podvolume.New(filepath.Join(t.TempDir(), "pod"), f.objects, f.objects, nil, func() time.Time { return f.now })
+	f.volumes = podvolume.New(filepath.Join(t.TempDir(), "pod"), f.objects, f.objects, f.objects, nil, func() time.Time { return f.now })
 	return f
 }
 
@@ -171,6 +182,27 @@ func TestEmptyDirOutlivesContainersAndNothingElseDoes(t *testing.T) {
 	require.NoDirExists(t, root)
 }
 
+func TestAClaimOutlivesThePod(t *testing.T) {
+	claim := corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "bound"}}
+	directory := t.TempDir()
+	for _, before := range []string{"", "l"} {
+		f := newFixture(t, []corev1.Volume{volume("data", claim)}, corev1.VolumeMount{Name: "data", MountPath: "/opt/emqx/data"},
+			corev1.VolumeMount{Name: "data", MountPath: "/log", SubPath: "logs"})
+		f.objects.bound = directory
+		f.setup(t)
+		f.setup(t)
+		root := f.mount(t)
+		if before == "" {
+			require.NoFileExists(t, root+"/opt/emqx/data/logs/line")
+		} else {
+			requireFile(t, before, root, "opt/emqx/data/logs/line")
+		}
+		require.NoError(t, os.WriteFile(root+"/log/line", []byte("l"), 0o600))
+		require.NoError(t, f.volumes.Remove())
+		requireFile(t, "l", directory, "logs/line")
+	}
+}
+
 func TestAMountWithinAMount(t *testing.T) {
 	f := newFixture(t, []corev1.Volume{
 		volume("outer", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), volume("inner", secret("s", false)),
@@ -219,6 +251,7 @@ func TestSetupSaysWhichVolumeAndWhy(t *testing.T) {
 		{reason: "no ConfigMap", source: configMap("absent"), message: `volume "v" : configmap "absent" not found`, config: true},
 		{reason: "no key", source: configMap("c", corev1.KeyToPath{Key: "absent", Path: "p"}), message: "non-existent configmap c key: absent", config: true},
 		{reason: "a path out of the volume", source: configMap("c", corev1.KeyToPath{Key: "other", Path: "../../p"}), message: "leads out of the volume"},
+		{reason: "no claim", source: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "x"}}, message: "no such claim"},
 		{reason: "storage", source: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}, message: "no volumes of this kind"},
 	} {
 		t.Run(c.reason, func(t *testing.T) {

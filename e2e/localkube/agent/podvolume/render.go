@@ -34,7 +34,7 @@ func (v *Volumes) render(
 	case volume.Projected != nil:
 		err = r.projected(ctx, volume.Projected)
 	default:
-		err = errors.New("the local node agent has no volumes of this kind; it knows emptyDir, secret, configMap, projected and downwardAPI")
+		err = errors.New("the local node agent has no volumes of this kind; it knows emptyDir, persistentVolumeClaim, ephemeral, secret, configMap, projected and downwardAPI")
 	}
 	return r.content, err
 }

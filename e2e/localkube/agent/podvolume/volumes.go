@@ -3,8 +3,8 @@
 //
 // What differs from a kubelet: a mount is a symbolic link, so a volume that is mounted within another becomes visible
 // in that one, and nothing is read-only. A file mounted by subPath is a copy made when the container starts, which is
-// not updated later, as in a real container. Updates of Secrets and ConfigMaps arrive at once. Volumes that need
-// storage (persistent volume claims, host paths, CSI) are refused by name.
+// not updated later, as in a real container. Updates of Secrets and ConfigMaps arrive at once. The volume of a claim is a
+// directory outside the pod's own; fsGroup has no effect on it. Host paths, CSI and other storage are refused by name.
 package podvolume
 
 import (
@@ -26,11 +26,18 @@ type Tokens interface {
 	Token(ctx context.Context, pod *corev1.Pod, audience string, expirationSeconds int64) (token string, expires time.Time, err error)
 }
 
+// Claims finds the volumes of claims.
+type Claims interface {
+	// Directory is where the volume lies that the pod's claim is bound to. The volume is a claim or an ephemeral one.
+	Directory(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) (string, error)
+}
+
 // Volumes are those of one pod. Its methods must not be called at the same time.
 type Volumes struct {
 	dir         string
 	source      podenv.Source
 	tokens      Tokens
+	claims      Claims
 	allocatable podenv.Allocatable
 	now         func() time.Time
 
@@ -48,8 +55,12 @@ type cachedToken struct {
 }
 
 // New returns the volumes of the pod whose directory is dir. Nothing is created before Setup.
-func New(dir string, source podenv.Source, tokens Tokens, allocatable podenv.Allocatable, now func() time.Time) *Volumes {
-	return &Volumes{dir: dir, source: source, tokens: tokens, allocatable: allocatable, now: now, cached: map[tokenKey]cachedToken{}}
+func New(
+	dir string, source podenv.Source, tokens Tokens, claims Claims, allocatable podenv.Allocatable, now func() time.Time,
+) *Volumes {
+	return &Volumes{
+		dir: dir, source: source, tokens: tokens, claims: claims, allocatable: allocatable, now: now, cached: map[tokenKey]cachedToken{},
+	}
 }
 
 // SetupError names the volume that could not be made.
@@ -71,17 +82,7 @@ func (e *SetupError) Unwrap() error { return e.Err }
 func (v *Volumes) Setup(ctx context.Context, pod *corev1.Pod, addresses podenv.Addresses) (again time.Time, err error) {
 	for i := range pod.Spec.Volumes {
 		volume := &pod.Spec.Volumes[i]
-		if volume.EmptyDir != nil {
-			if err := os.MkdirAll(v.path(volume.Name), 0o750); err != nil {
-				return time.Time{}, &SetupError{Volume: volume.Name, Err: err}
-			}
-			continue
-		}
-		content, err := v.render(ctx, pod, volume, addresses)
-		if err == nil {
-			err = content.write(v.path(volume.Name))
-		}
-		if err != nil {
+		if err := v.setup(ctx, pod, volume, addresses); err != nil {
 			return time.Time{}, &SetupError{Volume: volume.Name, Err: err}
 		}
 	}
@@ -91,6 +92,33 @@ func (v *Volumes) Setup(ctx context.Context, pod *corev1.Pod, addresses podenv.A
 		}
 	}
 	return again, nil
+}
+
+func (v *Volumes) setup(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, addresses podenv.Addresses) error {
+	path := v.path(volume.Name)
+	switch {
+	case volume.EmptyDir != nil:
+		return os.MkdirAll(path, 0o750)
+	case volume.PersistentVolumeClaim != nil, volume.Ephemeral != nil:
+		directory, err := v.claims.Directory(ctx, pod, volume)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			return err
+		}
+		return replaceByLink(directory, path)
+	}
+	content, err := v.render(ctx, pod, volume, addresses)
+	if err != nil {
+		return err
+	}
+	return content.write(path)
+}
+
+// writable reports whether a volume is the containers' own to write to, and not made of what the API has.
+func writable(volume *corev1.Volume) bool {
+	return volume.EmptyDir != nil || volume.PersistentVolumeClaim != nil || volume.Ephemeral != nil
 }
 
 func (v *Volumes) path(volume string) string { return filepath.Join(v.dir, "volumes", volume) }
