@@ -2,9 +2,11 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -187,7 +189,7 @@ func (a brokerAPI) Storage(ctx context.Context, node emqx.Node, credentials emqx
 		database := emqx.Database{Name: "mq_state"}
 		for i, s := range w.storage.shards {
 			joining, leaving := w.storage.transitions(s)
-			database.Shards = append(database.Shards, emqx.Shard{ID: fmt.Sprint(i), Replicas: slices.Clone(s.replicas), Joining: joining, Leaving: leaving})
+			database.Shards = append(database.Shards, emqx.Shard{ID: strconv.Itoa(i), Replicas: slices.Clone(s.replicas), Joining: joining, Leaving: leaving})
 		}
 		told.Databases = []emqx.Database{database}
 		return nil
@@ -216,9 +218,9 @@ func (a brokerAPI) ForgetSite(ctx context.Context, node emqx.Node, credentials e
 	return a.reach(ctx, "forget site", node, &credentials, false, func(*broker) error {
 		switch {
 		case w.onSite(site) != nil:
-			return fmt.Errorf("simulated: Site is up and running")
+			return errors.New("simulated: Site is up and running")
 		case w.storage.holds(site) > 0, slices.Contains(w.storage.target, site):
-			return fmt.Errorf("simulated: Site is still a member of replica sets of: mq_state")
+			return errors.New("simulated: Site is still a member of replica sets of: mq_state")
 		}
 		w.happen("a site that was forgotten")
 		delete(w.storage.sites, site)
