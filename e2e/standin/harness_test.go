@@ -28,7 +28,6 @@ import (
 type harness struct {
 	t      *testing.T
 	net    string
-	root   string // of the nodes' data directories
 	modify func(*standin.Config)
 	nodes  map[int]*running
 	mu     *sync.Mutex
