@@ -44,7 +44,7 @@ func userOf(namespace, account string) string {
 	return "system:serviceaccount:" + namespace + ":" + account
 }
 
-// template is the sample, with a licence and the number of nodes asked for.
+// template is the sample, with a licence, without durable storage and with the number of nodes asked for.
 func template(config Config) (*v2beta1.EMQX, error) {
 	path := filepath.Join(config.Manifests, "samples", "emqx.yaml")
 	text, err := os.ReadFile(path)
@@ -55,6 +55,7 @@ func template(config Config) (*v2beta1.EMQX, error) {
 	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), `"..."`, `"official"`)), emqx); err != nil {
 		return nil, fmt.Errorf("read the sample %s: %w", path, err)
 	}
+	emqx.Spec.Config.Data += "mq.enable = false\n"                     // The nodes have no durable storage.
 	emqx.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(config.Nodes)) //nolint:gosec // A cluster has few nodes.
 	if config.Quick {
 		emqx.Spec.UpdateStrategy.InitialDelaySeconds = 1

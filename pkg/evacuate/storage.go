@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -128,10 +129,40 @@ func (d *Driver) untilStorage() time.Duration {
 	switch {
 	case d.goal.Storage.Busy:
 		return d.untilNext(d.config.BusyInterval / 2) // Beside the looks at nodes.
-	case d.observation.Load().Storage.Failure != "":
+	case d.unsettled(d.observation.Load().Storage):
 		return d.config.Turns.next(d.config.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
 	}
-	return d.config.Turns.next(d.config.Name, d.config.IdleInterval, restingPerSecond)
+	return d.config.Turns.next(d.config.Name, storageInterval, storagePerSecond)
+}
+
+// storageInterval is the time between two looks at storage at rest, at least: each takes a dozen questions, and nothing moves
+// unless it is told to.
+const storageInterval = 5 * time.Minute
+
+// unsettled reports whether storage is not known, or not where it shall be. The caller holds the lock.
+func (d *Driver) unsettled(storage StorageObservation) bool {
+	if !storage.Known() || storage.OrderFailure != "" {
+		return true
+	}
+	wanted := sitesOf(storage, d.goal.Storage.Holders)
+	return len(wanted) > 0 && slices.ContainsFunc(storage.Databases, func(database emqx.Database) bool {
+		_, unopened := storage.Unopened[database.Name]
+		moving := slices.ContainsFunc(database.Shards, func(shard emqx.Shard) bool { return len(shard.Joining)+len(shard.Leaving) > 0 })
+		// With few shards, or a small factor, not every site gets a replica, whatever is ordered.
+		last := d.storage.ordered[database.Name]
+		done := placed(database, wanted) || within(database, wanted) && slices.Equal(last.sites, wanted) && time.Since(last.at) > reorderAfter
+		return moving || !unopened && !done
+	})
+}
+
+// sitesOf are the sites of some nodes.
+func sitesOf(storage StorageObservation, nodes []string) []string {
+	var sites []string
+	for _, node := range nodes {
+		sites = append(sites, storage.SitesOf(node)...)
+	}
+	slices.Sort(sites)
+	return sites
 }
 
 // lookAtStorage looks at storage as long as there is a reason to, and has it be looked at again in time.
@@ -247,18 +278,14 @@ func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credential
 	if len(goal.Holders) == 0 || !storage.Enabled {
 		return ""
 	}
-	var wanted []string
 	for _, holder := range goal.Holders {
-		sites := storage.SitesOf(holder)
-		if len(sites) == 0 {
+		if len(storage.SitesOf(holder)) == 0 {
 			return "node " + holder + " has no site yet"
 		}
-		wanted = append(wanted, sites...)
 	}
-	slices.Sort(wanted)
-	failure := ""
+	wanted, failure := sitesOf(storage, goal.Holders), ""
 	for _, database := range storage.Databases {
-		if _, unopened := storage.Unopened[database.Name]; unopened || placed(database, wanted) || !d.orderNow(database.Name, wanted) {
+		if _, unopened := storage.Unopened[database.Name]; unopened || placed(database, wanted) || !d.orderNow(database.Name, wanted, within(database, wanted)) {
 			continue
 		}
 		d.config.Logger.V(2).Info("Having replicas moved", "database", database.Name, "sites", wanted, "askedNode", speaker.Name)
@@ -273,22 +300,35 @@ func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credential
 	return failure
 }
 
-// placed reports whether the replicas of a database are on the wanted sites, on all of them and on no others.
+// placed reports whether the replicas of a database are on the wanted sites and no others: on all of these, or as many for each
+// shard as EMQX makes (durable_storage.replication_factor, which it does not tell, is 3).
 func placed(database emqx.Database, wanted []string) bool {
-	var on []string
+	on, fewest := map[string]bool{}, replicationFactor
 	for _, shard := range database.Shards {
-		on = append(on, shard.Replicas...)
+		fewest = min(fewest, len(shard.Replicas))
+		for _, site := range shard.Replicas {
+			on[site] = true
+		}
 	}
-	slices.Sort(on)
-	return len(on) == 0 || slices.Equal(slices.Compact(on), wanted)
+	return len(on) == 0 || slices.Equal(slices.Sorted(maps.Keys(on)), wanted) || fewest == replicationFactor && within(database, wanted)
 }
 
-// orderNow notes an order and reports whether it is to be given: not the same again while EMQX is at it.
-func (d *Driver) orderNow(database string, sites []string) bool {
+const replicationFactor = 3
+
+// within reports whether all replicas of a database are on some sites, whether on all of these or not.
+func within(database emqx.Database, sites []string) bool {
+	return !slices.ContainsFunc(database.Shards, func(shard emqx.Shard) bool {
+		return slices.ContainsFunc(shard.Replicas, func(site string) bool { return !slices.Contains(sites, site) })
+	})
+}
+
+// orderNow notes an order and reports whether it is to be given: not the same again while EMQX is at it, or when it was to be
+// given once.
+func (d *Driver) orderNow(database string, sites []string, once bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	last := d.storage.ordered[database]
-	if slices.Equal(last.sites, sites) && time.Since(last.at) < reorderAfter {
+	if slices.Equal(last.sites, sites) && (once || time.Since(last.at) < reorderAfter) {
 		return false
 	}
 	if d.storage.ordered == nil {

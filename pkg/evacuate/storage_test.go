@@ -79,6 +79,43 @@ func TestWhatStandsInTheWayOfReplicasIsTold(t *testing.T) {
 	})
 }
 
+func TestPlaced(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		shards [][]string
+		wanted []string
+		placed bool
+	}{
+		{"there are no shards", nil, []string{"A"}, true},
+		{"one has all", [][]string{{"A"}, {"A"}}, []string{"A"}, true},
+		{"others have none yet", [][]string{{"A"}, {"A"}}, []string{"A", "B"}, false},
+		{"it is spread", [][]string{{"A"}, {"B"}}, []string{"A", "B"}, true},
+		{"one is too many", [][]string{{"A"}, {"C"}}, []string{"A"}, false},
+		{"one is elsewhere", [][]string{{"C"}}, []string{"A"}, false},
+		{"not all of many sites get one", [][]string{{"A", "B", "C"}}, []string{"A", "B", "C", "D"}, true},
+		{"unless a shard has too few", [][]string{{"A", "B", "C"}, {"A"}}, []string{"A", "B", "C", "D"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var of emqx.Database
+			for _, replicas := range tt.shards {
+				of.Shards = append(of.Shards, emqx.Shard{Replicas: replicas})
+			}
+			require.Equal(t, tt.placed, placed(of, tt.wanted))
+		})
+	}
+}
+
+// TestReplicasThatCannotBeSpread: with one shard and one replica, no order puts one on each site; it is given once.
+func TestReplicasThatCannotBeSpread(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.storage = map[string]*emqx.Storage{"a": storageOf(database("m", "A"))}
+		pursueStorage(d, StorageGoal{Holders: []string{"a", "b"}})
+		pass(time.Hour)
+		require.Equal(t, []string{"a: m on [A B]"}, f.orders)
+		require.Less(t, f.count("a")+f.count("b"), 1000)
+	})
+}
+
 // TestDatabaseThatOnlyLeavingNodesHave: the new revision need not have open what the old one has.
 func TestDatabaseThatOnlyLeavingNodesHave(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {

@@ -16,9 +16,11 @@ type Turns struct {
 	unasked *rate.Limiter
 }
 
-// How many nodes are asked a second at most: of those at rest, if they do not answer, and if nobody has asked them yet.
+// How many nodes are asked a second at most: of those at rest, about durable storage then, if they do not answer, and if nobody
+// has asked them yet.
 const (
 	restingPerSecond = 7
+	storagePerSecond = 1
 	silentPerSecond  = 50
 	firstPerSecond   = 100
 )

@@ -127,7 +127,13 @@ func routes() []route {
 		post("evacuation_start", "load_rebalance/:/evacuation/start", (*Node).start),
 		post("evacuation_stop", "load_rebalance/:/evacuation/stop", (*Node).stop),
 		{operation: "force_leave", method: http.MethodDelete, path: "cluster/:/force_leave", answer: (*Node).forceLeave},
+		get("ds_sites", "ds/sites", noStorage), get("ds_storages", "ds/storages", noStorage),
 	}
+}
+
+// noStorage is what a node without durable storage answers.
+func noStorage(*Node, string, []byte) answer {
+	return refusal(http.StatusNotFound, "NOT_FOUND", "Durable storage is disabled")
 }
 
 // match finds the route of a path and what it has in place of the colon.

@@ -91,6 +91,7 @@ func (p *pair) startReal(i int) {
 	layers, err := settings.Load(settings.Source{})
 	require.NoError(p.t, err)
 	layers.Environment.Set("official", "license", "key")
+	layers.Environment.Set(false, "mq", "enable")
 	node, err := standin.New(standin.Config{
 		Layers: layers, Name: p.names[i], Address: p.real[i], DataDir: p.t.TempDir(), Cookie: "cookie",
 		Discover: standin.Static("emqx", p.real), KeyLines: []string{"opkey:opsecret"}, Log: slog.New(slog.DiscardHandler),
@@ -177,6 +178,8 @@ func TestFakeAnswersAsTheStandIn(t *testing.T) {
 		{reason: "one that does both", path: "/api/v5/listeners/wss:default"},
 		{reason: "no listener", path: "/api/v5/listeners/tcp:absent"},
 		{reason: "the licence", path: "/api/v5/license"},
+		{reason: "the sites of durable storage", path: "/api/v5/ds/sites"},
+		{reason: "its databases", path: "/api/v5/ds/storages"},
 		{reason: "no evacuation", path: rebalance + "status"},
 		{reason: "no evacuation in the cluster", path: rebalance + "global_status"},
 		{reason: "it takes clients", path: rebalance + "availability_check"},
