@@ -50,6 +50,9 @@ type Config struct {
 	ConnEvictRate, SessEvictRate int32
 	// WaitTakeoverSeconds and InitialDelaySeconds replace what the sample has; nil keeps it.
 	WaitTakeoverSeconds, InitialDelaySeconds *int32
+	// ReplicaSeconds is how long a node takes to copy a replica of a shard of durable storage; zero means one second. A real one
+	// takes as long as there is data.
+	ReplicaSeconds float64
 	// Patch is the change, a JSON merge patch. Empty means another imagePullPolicy, as in EMQX's documentation.
 	Patch string
 
@@ -77,6 +80,7 @@ const (
 	defaultMessages     = 100
 	defaultSteady       = 3 * time.Second
 	defaultUpgradeLimit = 10 * time.Minute
+	defaultReplica      = 1.0
 	sampleFile          = "samples/emqx.yaml"
 )
 
@@ -96,10 +100,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Steady == 0 {
 		c.Steady = defaultSteady
 	}
+	if c.ReplicaSeconds == 0 {
+		c.ReplicaSeconds = defaultReplica
+	}
 	if c.UpgradeLimit == 0 {
 		c.UpgradeLimit = defaultUpgradeLimit
 	}
-	if c.Clients < 0 || c.Steady < 0 || c.UpgradeLimit < 0 || c.Replicas < 0 || c.ConnEvictRate < 0 || c.SessEvictRate < 0 {
+	if c.Clients < 0 || c.Steady < 0 || c.ReplicaSeconds < 0 || c.UpgradeLimit < 0 || c.Replicas < 0 || c.ConnEvictRate < 0 || c.SessEvictRate < 0 {
 		return c, errors.New("numbers of clients and nodes, rates and times cannot be negative")
 	}
 	var err error

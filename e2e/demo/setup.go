@@ -154,6 +154,7 @@ func (c *Config) sample(path string) (*unstructured.Unstructured, error) {
 		{number(&c.SessEvictRate, true), []string{"spec", "updateStrategy", "evacuationStrategy", "sessEvictRate"}},
 		{number(c.WaitTakeoverSeconds, false), []string{"spec", "updateStrategy", "evacuationStrategy", "waitTakeover"}},
 		{number(c.InitialDelaySeconds, false), []string{"spec", "updateStrategy", "initialDelaySeconds"}},
+		{[]any{map[string]any{"name": "EMQX_STANDIN_STORAGE_SCALE", "value": fmt.Sprint(c.ReplicaSeconds / measure.JoinSeconds)}}, []string{"spec", "coreTemplate", "spec", "env"}},
 	}
 	for _, change := range changes {
 		if change.value == nil {

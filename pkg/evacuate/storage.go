@@ -19,7 +19,7 @@ type StorageGoal struct {
 	// Leaving are the nodes that are to hold nothing in the end. What they tell of counts, too: a database need not be open
 	// on the nodes that stay.
 	Leaving []string
-	// Busy asks for an observation every second instead of now and then.
+	// Busy asks for an observation twice a second instead of now and then.
 	Busy bool
 }
 
@@ -66,6 +66,17 @@ func (o StorageObservation) Holds(node string) int {
 			if slices.ContainsFunc(shard.Replicas, on) || slices.ContainsFunc(shard.Joining, on) || slices.ContainsFunc(shard.Leaving, on) {
 				count++
 			}
+		}
+	}
+	return count
+}
+
+// Transitions counts the replicas that are about to come or to go, where EMQX tells.
+func (o StorageObservation) Transitions() int {
+	count := 0
+	for _, database := range o.Databases {
+		for _, shard := range database.Shards {
+			count += len(shard.Joining) + len(shard.Leaving)
 		}
 	}
 	return count
@@ -128,7 +139,7 @@ func (d *Driver) lookAtStorageIn(wait time.Duration) {
 func (d *Driver) untilStorage() time.Duration {
 	switch {
 	case d.goal.Storage.Busy:
-		return d.untilNext(d.config.BusyInterval / 2) // Beside the looks at nodes.
+		return d.config.BusyInterval / 2
 	case d.unsettled(d.observation.Load().Storage):
 		return d.config.Turns.next(d.config.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
 	}
@@ -141,17 +152,16 @@ const storageInterval = 5 * time.Minute
 
 // unsettled reports whether storage is not known, or not where it shall be. The caller holds the lock.
 func (d *Driver) unsettled(storage StorageObservation) bool {
-	if !storage.Known() || storage.OrderFailure != "" {
+	if !storage.Known() || storage.OrderFailure != "" || storage.Transitions() > 0 {
 		return true
 	}
 	wanted := sitesOf(storage, d.goal.Storage.Holders)
 	return len(wanted) > 0 && slices.ContainsFunc(storage.Databases, func(database emqx.Database) bool {
 		_, unopened := storage.Unopened[database.Name]
-		moving := slices.ContainsFunc(database.Shards, func(shard emqx.Shard) bool { return len(shard.Joining)+len(shard.Leaving) > 0 })
 		// With few shards, or a small factor, not every site gets a replica, whatever is ordered.
 		last := d.storage.ordered[database.Name]
 		done := placed(database, wanted) || within(database, wanted) && slices.Equal(last.sites, wanted) && time.Since(last.at) > reorderAfter
-		return moving || !unopened && !done
+		return !unopened && !done
 	})
 }
 

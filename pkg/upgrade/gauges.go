@@ -51,9 +51,11 @@ const (
 	nodeSeen
 	nodeSessRate
 	nodeSessions
+	nodeReplicas
 	pausedGauge
 	phaseGauge
 	stalledGauge
+	transitionsGauge
 	undecodableGauge
 	upgradeMoved
 	upgradeTotal
@@ -79,9 +81,11 @@ func gaugeTable() [gaugesCount]struct {
 		nodeSeen:         {"node_last_seen_timestamp_seconds", "When a node last answered, as seconds since 1970.", node},
 		nodeSessRate:     {"node_session_eviction_rate", "Sessions that a node moves a second; 0 when it is not evacuated.", node},
 		nodeSessions:     {"node_sessions", "Sessions on a node, as it last told; on a leaving node, those still to move.", node},
+		nodeReplicas:     {"node_shards", "Shards of durable storage that have a replica on a node, or are about to; on a leaving node, those still to move.", node},
 		pausedGauge:      {"paused", "1 while spec.updateStrategy.paused is set.", nil},
 		phaseGauge:       {"phase", "1 for the phase that a cluster is in, 0 for the others.", []string{"phase"}},
 		stalledGauge:     {"stalled", "1 while only a person can help, with the reason.", []string{"reason"}},
+		transitionsGauge: {"storage_transitions", "Replicas of durable storage that are about to come or to go; EMQX tells since 6.0.", nil},
 		undecodableGauge: {"undecodable_objects", "1 for an EMQX resource that cannot be decoded: its cluster stays as the last specification asks that could be.", nil},
 		upgradeMoved:     {"upgrade_clients_moved", "Clients connected to the target revision during an evacuation.", nil},
 		upgradeTotal:     {"upgrade_clients_total", "Clients that an evacuation began with.", nil},
@@ -227,10 +231,17 @@ func (s *scrape) cluster(emqx *v2beta1.EMQX, look shown, labels []*dto.LabelPair
 }
 
 func (s *scrape) nodes(emqx *v2beta1.EMQX, look shown, observation evacuate.Observation, cluster []*dto.LabelPair) {
+	storage := observation.Storage
+	if storage.Enabled {
+		s.tell(transitionsGauge, cluster, float64(storage.Transitions()))
+	}
 	for _, name := range slices.Sorted(maps.Keys(observation.Nodes)) {
 		node := observation.Nodes[name]
 		labels := with(cluster, label("node", name), label("revision", look.revisions[name]))
 		s.tell(nodeAnswers, labels, truth(node.Known()))
+		if storage.Enabled {
+			s.tell(nodeReplicas, labels, float64(storage.Holds(name)))
+		}
 		if node.Seen.IsZero() {
 			continue // Unknown is not zero.
 		}

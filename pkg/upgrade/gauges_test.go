@@ -34,7 +34,7 @@ func TestScrape(t *testing.T) {
 		s.cluster(resource, look, labels)
 		s.nodes(resource, look, evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{
 			"emqx@2": {Seen: time.Unix(50, 0), Evacuation: &emqx.EvacuationStatus{ConnEvictRate: 10}}, "emqx@1": {},
-		}}, labels)
+		}, Storage: evacuate.StorageObservation{Enabled: true}}, labels)
 	}
 	described := map[string]string{}
 	descriptions := make(chan *prometheus.Desc, gaugesCount)

@@ -60,7 +60,7 @@ type Figures struct {
 	// EvacuationKeysMissing which documented keys any of them lacked.
 	EvacuationsSeen       int      `json:"evacuationsSeen"`
 	EvacuationKeysMissing []string `json:"evacuationKeysMissing,omitempty"`
-	// Leftovers names pods, sets and members of EMQX that should be gone.
+	// Leftovers names pods, sets, members of EMQX and sites of its durable storage that should be gone.
 	Leftovers []string `json:"leftovers,omitempty"`
 	// Table is what `kubectl get emqx` printed at the end.
 	Table string `json:"table"`
@@ -84,11 +84,17 @@ type Floor struct {
 	EvictionRate        float64 `json:"evictionRate"`
 	WaitTakeoverSeconds float64 `json:"waitTakeoverSeconds"`
 	SessionsSeconds     float64 `json:"sessionsSeconds"`
+	// ReplicasSeconds is how long replicas of durable storage take to move: those of a shard one after the other.
+	ReplicasSeconds float64 `json:"replicasSeconds"`
 }
+
+// JoinSeconds and LeaveSeconds are how long the stand-in takes to copy a replica, and to drop one, as recorded of an EMQX without
+// data; EMQX_STANDIN_STORAGE_SCALE multiplies both.
+const JoinSeconds, LeaveSeconds = 5.0, 0.2
 
 // Total is the sum of the parts, in seconds.
 func (f Floor) Total() float64 {
-	return f.SlowestStartSeconds + f.InitialDelaySeconds + f.EvictionSeconds + f.WaitTakeoverSeconds + f.SessionsSeconds
+	return f.SlowestStartSeconds + f.InitialDelaySeconds + f.EvictionSeconds + f.WaitTakeoverSeconds + f.SessionsSeconds + f.ReplicasSeconds
 }
 
 // Check is a figure and its limit.
@@ -159,7 +165,7 @@ func (f *Figures) check() {
 	}
 	add(f.EvacuationsSeen > 0 && len(f.EvacuationKeysMissing) == 0, "keys of nodeEvacuationsStatus",
 		fmt.Sprintf("%s, in %d entries", keys, f.EvacuationsSeen), "all")
-	add(len(f.Leftovers) == 0, "old pods, sets and members left", orNone(f.Leftovers), "none")
+	add(len(f.Leftovers) == 0, "old pods, sets, members and sites left", orNone(f.Leftovers), "none")
 	add(documentedTable(f.Table), "kubectl get emqx", strings.Join(strings.Fields(firstLine(f.Table)), " "), "NAME STATUS AGE")
 	limit := FloorFactor * f.Floor.Total()
 	judge(f.Seconds() <= limit, "time from patch to Ready", fmt.Sprintf("%.1f s", f.Seconds()),

@@ -58,7 +58,7 @@ func TestLimits(t *testing.T) {
 		{"a stall", func(f *Figures) { f.States[2].State = "Stalled" }, []string{"STATUS"}},
 		{"a missing key", func(f *Figures) { f.EvacuationKeysMissing = []string{"state"} }, []string{"keys of nodeEvacuationsStatus"}},
 		{"no evacuation was seen", func(f *Figures) { f.EvacuationsSeen = 0 }, []string{"keys of nodeEvacuationsStatus"}},
-		{"a stopped member is left", func(f *Figures) { f.Leftovers = []string{"member x (stopped)"} }, []string{"old pods, sets and members left"}},
+		{"a stopped member is left", func(f *Figures) { f.Leftovers = []string{"member x (stopped)"} }, []string{"old pods, sets, members and sites left"}},
 		{"another table", func(f *Figures) { f.Table = "NAME   AGE\nemqx-ee   2m\n" }, []string{"kubectl get emqx"}},
 		{"more than 15 % longer than the floor", func(f *Figures) { f.Ready = f.Patched.Add(46*time.Second + time.Millisecond) }, []string{"time from patch to Ready"}},
 	} {

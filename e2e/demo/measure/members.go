@@ -3,10 +3,13 @@ package measure
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
 const maxMembersBytes = 1 << 20
@@ -46,8 +49,8 @@ func (s *Sampler) members(ctx context.Context, pod podFacts) ([]member, error) {
 // left finds what should be gone: members that no pod of the update revision runs or that are not running, other pods
 // and other sets.
 func (s *Sampler) left(ctx context.Context) (leftovers []string, err error) {
-	emqx := s.observer.Latest()
-	revision := emqx.Status.CoreNodesStatus.UpdateRevision
+	resource := s.observer.Latest()
+	revision := resource.Status.CoreNodesStatus.UpdateRevision
 	pods := s.observer.present()
 	at := slices.IndexFunc(pods, func(pod podFacts) bool { return pod.revision == revision })
 	if at < 0 {
@@ -60,7 +63,7 @@ func (s *Sampler) left(ctx context.Context) (leftovers []string, err error) {
 	expected := map[string]bool{}
 	for _, pod := range pods {
 		if pod.revision == revision {
-			expected["emqx@"+pod.name+"."+emqx.NodeDomain()] = true
+			expected["emqx@"+pod.name+"."+resource.NodeDomain()] = true
 		} else {
 			leftovers = append(leftovers, "pod "+pod.name)
 		}
@@ -70,7 +73,29 @@ func (s *Sampler) left(ctx context.Context) (leftovers []string, err error) {
 			leftovers = append(leftovers, fmt.Sprintf("member %s (%s)", m.Node, m.Status))
 		}
 	}
-	return append(leftovers, s.observer.otherSets(emqx.CoreSetName(revision))...), nil
+	sites, err := s.sites(ctx, pods[at])
+	if err != nil {
+		return nil, err
+	}
+	for _, site := range sites {
+		if !expected[site.Node] {
+			leftovers = append(leftovers, fmt.Sprintf("site %s of %s", site.ID, site.Node))
+		}
+	}
+	return append(leftovers, s.observer.otherSets(resource.CoreSetName(revision))...), nil
+}
+
+// sites asks the node of a pod for the sites of durable storage; none where there is no such thing.
+func (s *Sampler) sites(ctx context.Context, pod podFacts) ([]emqx.Site, error) {
+	address, err := s.apiAddress(pod)
+	if err != nil {
+		return nil, err
+	}
+	storage, err := s.client.Storage(ctx, emqx.Node{Name: pod.name, URL: address}, s.credentials)
+	if errors.Is(err, emqx.ErrStorageDisabled) {
+		return nil, nil
+	}
+	return storage.Sites, err
 }
 
 // otherSets names the sets of the resource but one.

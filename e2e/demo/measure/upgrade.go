@@ -3,6 +3,7 @@ package measure
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -193,6 +194,7 @@ func (u *Upgrade) floor(emqx *v2beta1.EMQX) Floor {
 	f := Floor{
 		InitialDelaySeconds: float64(strategy.InitialDelaySeconds), WaitTakeoverSeconds: float64(eviction.WaitTakeover),
 		EvictionSeconds: float64(u.clients) / rate, EvictionRate: rate,
+		ReplicasSeconds: replicasSeconds(emqx),
 		SessionsSeconds: float64(u.observer.sessionsToMove()) / float64(max(1, eviction.SessEvictRate)),
 	}
 	for _, pod := range u.observer.present() {
@@ -201,4 +203,21 @@ func (u *Upgrade) floor(emqx *v2beta1.EMQX) Floor {
 		}
 	}
 	return f
+}
+
+// replicasSeconds is how long the stand-in takes to move all replicas of a shard, one after the other; all shards move at once.
+func replicasSeconds(emqx *v2beta1.EMQX) float64 {
+	scale := 1.0
+	for _, variable := range emqx.Spec.CoreTemplate.Spec.Env {
+		if value, err := strconv.ParseFloat(variable.Value, 64); variable.Name == "EMQX_STANDIN_STORAGE_SCALE" && err == nil {
+			scale = value
+		}
+	}
+	most := int32(0)
+	if emqx.Status.DSReplication != nil {
+		for _, database := range emqx.Status.DSReplication.DBs {
+			most = max(most, database.MaxReplicas)
+		}
+	}
+	return float64(most) * (JoinSeconds + LeaveSeconds) * scale
 }

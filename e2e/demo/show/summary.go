@@ -45,6 +45,7 @@ func Summary(out io.Writer, f *measure.Figures) error {
 		{fmt.Sprintf("%s clients ÷ %.0f", measure.Count(f.Clients), floor.EvictionRate), floor.EvictionSeconds},
 		{"waitTakeover", floor.WaitTakeoverSeconds},
 		{"sessions left ÷ sessEvictRate", floor.SessionsSeconds},
+		{"replicas to move", floor.ReplicasSeconds},
 		{"together", floor.Total()},
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%6.1f\n", part.name, part.seconds)

@@ -99,7 +99,7 @@ func holding(s Snapshot, pod Pod) Lack {
 		return Lack{"StorageSilent", "may hold replicas of durable storage: " + storage.Failure}
 	}
 	count := storage.Holds(pod.Node)
-	if moving := transitions(storage); count == 0 && moving > 0 {
+	if moving := storage.Transitions(); count == 0 && moving > 0 {
 		return Lack{"ReplicasMoving", fmt.Sprintf("waits while %d replicas of durable storage move", moving)}
 	}
 	if count == 0 {
@@ -119,17 +119,6 @@ func holding(s Snapshot, pod Pod) Lack {
 		return Lack{"ReplicasNotMoved", words + ", which do not move: " + storage.OrderFailure}
 	}
 	return Lack{"ReplicasLeft", words}
-}
-
-// transitions counts the replicas that are about to come or to go, where EMQX tells.
-func transitions(storage evacuate.StorageObservation) int {
-	count := 0
-	for _, database := range storage.Databases {
-		for _, shard := range database.Shards {
-			count += len(shard.Joining) + len(shard.Leaving)
-		}
-	}
-	return count
 }
 
 func holdsOf(storage evacuate.StorageObservation, node, database string) bool {
@@ -190,7 +179,8 @@ func siteConditions(s Snapshot) []Group {
 		case len(storage.SitesOf(pod.Node)) > 0:
 			status = metav1.ConditionFalse
 		}
-		if pod.SiteCondition != status && !pod.Deleting && s.node(pod).Running() {
+		untold := pod.SiteCondition == "" && status == metav1.ConditionFalse // Nothing is told of what has nothing to lose.
+		if pod.SiteCondition != status && !untold && !pod.Deleting && s.node(pod).Running() {
 			groups = append(groups, Group{SetSiteCondition{Pod: pod.Name, UID: pod.UID, Status: status}})
 		}
 	}

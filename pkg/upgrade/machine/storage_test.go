@@ -146,7 +146,10 @@ func TestStorageStatus(t *testing.T) {
 			told[condition.Pod] = condition.Status
 		}
 	}
-	require.Equal(t, map[string]metav1.ConditionStatus{blue0: metav1.ConditionTrue, blue1: metav1.ConditionFalse, green0: metav1.ConditionTrue, green1: metav1.ConditionTrue}, told)
+	require.Equal(t, map[string]metav1.ConditionStatus{blue0: metav1.ConditionTrue, green0: metav1.ConditionTrue, green1: metav1.ConditionTrue}, told)
+	withPod(blue1, func(p *Pod) { p.SiteCondition = metav1.ConditionTrue })(&s)
+	told[blue1] = metav1.ConditionFalse
+	require.Contains(t, flat(Decide(s).Groups), Action(SetSiteCondition{Pod: blue1, UID: s.set("blue").Pods[1].UID, Status: metav1.ConditionFalse}))
 	for pod, status := range told {
 		withPod(pod, func(p *Pod) { p.SiteCondition = status })(&s)
 	}
