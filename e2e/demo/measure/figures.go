@@ -88,9 +88,12 @@ type Floor struct {
 	ReplicasSeconds float64 `json:"replicasSeconds"`
 }
 
-// JoinSeconds and LeaveSeconds are how long the stand-in takes to copy a replica, and to drop one, as recorded of an EMQX without
-// data; EMQX_STANDIN_STORAGE_SCALE multiplies both.
-const JoinSeconds, LeaveSeconds = 5.0, 0.2
+// JoinSeconds is how long the stand-in takes to copy a replica, as recorded of an EMQX without data.
+// EMQX_STANDIN_STORAGE_SCALE multiplies it, and leaveSeconds.
+const JoinSeconds = 5.0
+
+// leaveSeconds is how long the stand-in takes to drop a replica.
+const leaveSeconds = 0.2
 
 // Total is the sum of the parts, in seconds.
 func (f Floor) Total() float64 {

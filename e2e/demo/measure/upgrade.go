@@ -219,5 +219,5 @@ func replicasSeconds(emqx *v2beta1.EMQX) float64 {
 			most = max(most, database.MaxReplicas)
 		}
 	}
-	return float64(most) * (JoinSeconds + LeaveSeconds) * scale
+	return float64(most) * (JoinSeconds + leaveSeconds) * scale
 }
