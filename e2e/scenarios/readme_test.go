@@ -15,11 +15,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// readmeCommands are the commands of the README, in its order: the lines that are indented by four spaces and begin with
-// the name of a program.
-func readmeCommands(t *testing.T) []string {
+// documentedCommands are the commands of the README, in its order, and before those that take it all away those of other pages.
+func documentedCommands(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	commands := commandsOf(t, "README.md")
+	end := slices.IndexFunc(commands, func(command string) bool { return strings.HasPrefix(command, "kubectl delete") })
+	require.Positive(t, end)
+	return slices.Insert(commands, end, slices.Concat(commandsOf(t, "docs/durable-storage.md"), commandsOf(t, "docs/versions.md"))...)
+}
+
+// commandsOf are the commands of a page: the lines that are indented by four spaces and begin with the name of a program.
+func commandsOf(t *testing.T, page string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", page))
 	require.NoError(t, err)
 	var commands []string
 	for line := range strings.Lines(string(text)) {
@@ -33,7 +41,7 @@ func readmeCommands(t *testing.T) []string {
 	return commands
 }
 
-// TestReadme runs the commands of the README in their order, as a stranger would paste them, in a directory with the
+// TestReadme runs the commands of the README and of other pages in their order, as a stranger would paste them, in a directory with the
 // manifests in which only the licence key was put in.
 func TestReadme(t *testing.T) {
 	c := start(t)
@@ -46,7 +54,7 @@ func TestReadme(t *testing.T) {
 	t.Setenv("PATH", work+":"+os.Getenv("PATH"))
 
 	ran := 0
-	for _, command := range readmeCommands(t) {
+	for _, command := range documentedCommands(t) {
 		t.Run(command, func(t *testing.T) {
 			switch {
 			case strings.HasPrefix(command, "skopeo"):

@@ -2,7 +2,13 @@ package main
 
 // mutations are lines that hold an invariant or mend a fault. Add one when a fault is found that no test noticed.
 func mutations() []mutation {
-	const machine, evacuate, upgrade = "pkg/upgrade/machine/", "pkg/evacuate/", "pkg/upgrade/"
+	return append(ofClients(), ofData()...)
+}
+
+const machine, evacuate, upgrade = "pkg/upgrade/machine/", "pkg/evacuate/", "pkg/upgrade/"
+
+// ofClients are those that clients and serving depend on.
+func ofClients() []mutation {
 	return []mutation{
 		{upgrade + "controller.go", "; stale {\n", "; stale && false {\n", "a cache that has not seen the last write is believed"},
 		{machine + "decide.go", "	decision := stay(s, goal)\n	decision.Phase, decision.Why = phase, why\n", "	decision := do(s, goal, Lack{}, keepServices(s)...)\n	decision.Phase, decision.Why = phase, why\n	decision.Groups = append(decision.Groups, Group{ApplyHeadlessService{}})\n", "a handler acts and advances at once"},
@@ -58,5 +64,19 @@ func mutations() []mutation {
 		{upgrade + "execute.go", ".WithResourceVersion(ref.ResourceVersion)", "", "a set is written whatever became of it"},
 		{upgrade + "execute.go", "				break\n", "				return failures\n", "one refused write stops all others"},
 		{upgrade + "fleet.go", "func (f *fleet) close(m *member) { f.closing.Go(m.driver.Close) }", "func (f *fleet) close(m *member) { m.driver.Close() }", "a worker waits for a driver to end"},
+	}
+}
+
+// ofData are those that data depends on.
+func ofData() []mutation {
+	return []mutation{
+		{machine + "leaving.go", "holding(s, set.Pods[i]); !lack.None() {", "holding(s, set.Pods[i]); false && !lack.None() {", "a core that holds replicas is removed"},
+		{machine + "phase_provisioning.go", "if s.served(set) || !heldBack(s, set).None() {", "if s.served(set) {", "a set that never served is removed with its replicas"},
+		{machine + "storage.go", "	case !storage.Known():\n", "	case false:\n", "storage that nobody tells of counts as empty"},
+		{machine + "storage.go", "storage.Failure == \"\" && storage.Seen.Before(since.Time):", "false:", "storage as it was before the old nodes go counts"},
+		{machine + "storage.go", "!elsewhere(s) && allRun(s, s.staying()", "allRun(s, s.staying()", "replicas are moved to nodes that the Services do not lead to"},
+		{evacuate + "absent.go", "return d.forgetSites(ctx, node, credentials, member)", "return \"\"", "the site of a node that has left is kept"},
+		{evacuate + "storage.go", "d.answering(goal.Leaving); ok {", "d.answering(goal.Leaving); false && ok {", "a database that only leaving nodes have is overlooked"},
+		{machine + "versions.go", "way == lossy && s.updateStrategy().PromotedRevision == target.Revision", "way == lossy && s.updateStrategy().PromotedRevision != \"\"", "consent to one revision counts for another"},
 	}
 }

@@ -62,7 +62,7 @@ func former(s Snapshot) Lack {
 
 // problemOf says what only a person can mend before the specification can be carried out, nil when it can be.
 func problemOf(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported} {
+	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported, upgradePath} {
 		if problem := rule(s); problem != nil {
 			return problem
 		}

@@ -37,9 +37,6 @@ func notices(s Snapshot, set Set) []Lack {
 	if limit := spec.RevisionHistoryLimit; limit != nil && *limit != formerHistoryLimit {
 		ignored("spec.revisionHistoryLimit", historyLimitIgnored)
 	}
-	if spec.UpdateStrategy.PromotedRevision != "" {
-		ignored("spec.updateStrategy.promotedRevision", "this version promotes automatically")
-	}
 	if field := ignoredSelector(s); field != "" {
 		ignored(field, "the Service selects the nodes that serve")
 	}

@@ -55,7 +55,8 @@ type UpdateStrategy struct {
 	// +kubebuilder:default=Automatic
 	Promotion PromotionType `json:"promotion,omitempty"`
 
-	// PromotedRevision names the revision whose switch is approved when promotion is Manual.
+	// PromotedRevision names the revision that is approved: its switch when promotion is Manual, and what is lost on the way to it
+	// between some versions of EMQX.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	PromotedRevision string `json:"promotedRevision,omitempty"`

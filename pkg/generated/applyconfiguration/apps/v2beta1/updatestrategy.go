@@ -24,7 +24,8 @@ type UpdateStrategyApplyConfiguration struct {
 	// Promotion says who lets an upgrade switch the Services: Automatic, as soon as the new nodes are ready, or Manual.
 	// This version of the operator knows Automatic: Manual is reported as Stalled and changes nothing.
 	Promotion *appsv2beta1.PromotionType `json:"promotion,omitempty"`
-	// PromotedRevision names the revision whose switch is approved when promotion is Manual.
+	// PromotedRevision names the revision that is approved: its switch when promotion is Manual, and what is lost on the way to it
+	// between some versions of EMQX.
 	PromotedRevision *string `json:"promotedRevision,omitempty"`
 	// ProgressDeadlineSeconds is how long the new nodes may take to become ready before the upgrade is reported as
 	// Stalled, in seconds. The time while paused does not count.
