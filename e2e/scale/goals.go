@@ -17,8 +17,8 @@ type goal struct {
 const (
 	memoryGoal, startMemoryGoal       = 150 << 20, 200 << 20
 	processorGoal                     = 0.01
-	goroutinesGoal                    = 150 // Without any for a node it has about a hundred.
-	askingGoal                        = 2   // Some nodes may be asked at the moment.
+	askingGoal                        = 30                 // Seven nodes are asked a second, over connections that are kept for two.
+	goroutinesGoal                    = 110 + 2*askingGoal // Without any for a node it has about a hundred; a connection has two.
 	syncGoal, scrapeGoal, latencyGoal = time.Minute, 200 * time.Millisecond, 10 * time.Millisecond
 	upgradesGoal, upgradesMeant       = 1.2, 100
 	upgradeWritesGoal                 = 25
@@ -32,7 +32,7 @@ func goals() []goal {
 		}},
 		{"writes to the API server at rest", "none", func(r Result) (string, bool) { return strconv.Itoa(r.Rest.Writes.Total()), r.Rest.Writes.Total() == 0 }},
 		{"open connections to nodes at rest", "none a node", func(r Result) (string, bool) {
-			return strconv.Itoa(r.Rest.NodeConnections), r.Rest.NodeConnections <= askingGoal+r.Nodes/20
+			return strconv.Itoa(r.Rest.NodeConnections), r.Rest.NodeConnections <= askingGoal
 		}},
 		{"goroutines at rest", "none a node", func(r Result) (string, bool) {
 			return strconv.Itoa(r.Rest.Goroutines), r.Rest.Goroutines <= goroutinesGoal
