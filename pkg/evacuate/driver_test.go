@@ -570,3 +570,43 @@ func TestFailureToReadTheKeyIsToldAndRetried(t *testing.T) {
 		require.True(t, d.Observation().Nodes["a"].Known())
 	})
 }
+
+// TestFocus: while clients are moved, a node is asked each second for what matters, and every fifth for all.
+func TestFocus(t *testing.T) {
+	for _, tt := range []struct {
+		focus        Focus
+		fewest, most int
+	}{
+		{FocusAll, 76, 88}, {FocusClients, 28, 40}, {FocusEvacuation, 46, 58},
+	} {
+		drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+			g := goal(true, Serve, Serve)
+			g.Nodes[0].Listeners, g.Nodes[0].Focus = nil, tt.focus
+			g.Storage.Busy = false
+			d.Pursue(g)
+			pass(10 * time.Second)
+			before := f.count("a")
+			pass(20 * time.Second)
+			asked := f.count("a") - before
+			require.GreaterOrEqual(t, asked, tt.fewest, tt.focus)
+			require.LessOrEqual(t, asked, tt.most, tt.focus)
+			require.Less(t, time.Since(d.Observation().Nodes["a"].Seen), 1100*time.Millisecond)
+			require.Len(t, d.Observation().Nodes["a"].Members, 2)
+			require.True(t, d.Observation().Nodes["a"].Available)
+		})
+	}
+}
+
+// TestEvacuationOfAStayingNodeIsSeen: somebody else started it. It is noticed within the five seconds in which all is asked, and
+// stopped.
+func TestEvacuationOfAStayingNodeIsSeen(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		g := goal(true, Serve, Serve)
+		g.Nodes[0].Focus = FocusClients
+		d.Pursue(g)
+		pass(10 * time.Second)
+		f.change("a", func(n *fakeNode) { n.evacuation = &emqx.EvacuationStatus{State: emqx.StateEvictingConns} })
+		pass(6 * time.Second)
+		require.Nil(t, f.get("a").evacuation)
+	})
+}

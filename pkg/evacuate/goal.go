@@ -38,10 +38,25 @@ type Order struct {
 	StartPhase time.Duration
 }
 
+// Focus is what matters of a node each second while its cluster is busy. What else there is to ask, is asked every fifth second,
+// and at once when the node did not answer the last time.
+type Focus int
+
+const (
+	// FocusAll is all that can be asked.
+	FocusAll Focus = iota
+	// FocusClients is how many clients and sessions it has.
+	FocusClients
+	// FocusEvacuation is that, and its evacuation.
+	FocusEvacuation
+)
+
 // NodeGoal is what one node shall be like.
 type NodeGoal struct {
 	emqx.Node
 	Order
+	// Focus is what matters of it at the moment.
+	Focus Focus
 	// Life tells the lives of the node apart, such as the ID of its container: what was known of one says nothing of the
 	// next. Empty when unknown.
 	Life string
@@ -50,7 +65,7 @@ type NodeGoal struct {
 }
 
 func (g NodeGoal) equal(other NodeGoal) bool {
-	return g.Node == other.Node && g.Life == other.Life && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
+	return g.Node == other.Node && g.Life == other.Life && g.Focus == other.Focus && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
 		g.Evacuation.ConnEvictRate == other.Evacuation.ConnEvictRate && g.Evacuation.SessEvictRate == other.Evacuation.SessEvictRate &&
 		g.Evacuation.WaitTakeover == other.Evacuation.WaitTakeover && slices.Equal(g.Evacuation.Recipients, other.Evacuation.Recipients)
 }
@@ -87,12 +102,14 @@ type Sample struct {
 	Live int64
 }
 
-// NodeObservation is what a node last told of itself. All but the failures is as of Seen.
+// NodeObservation is what a node last told of itself. All but the failures is as of Seen, or of Whole where it was not asked.
 type NodeObservation struct {
 	// Life is that of the node it is about, see NodeGoal: it says nothing of another.
 	Life string
-	// Seen is when it last answered everything; zero for never.
+	// Seen is when it last answered everything that it was asked; zero for never.
 	Seen time.Time
+	// Whole is when it was last asked, and answered, everything that there is.
+	Whole time.Time
 	// Failure says why the last question got no whole answer; empty when it did. It stays the same while the cause does.
 	Failure string
 	// OrderFailure says why the node did not take the last order to start or stop an evacuation; empty when it did, or

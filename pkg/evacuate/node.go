@@ -64,8 +64,16 @@ func stable(err error) string {
 	return err.Error()
 }
 
-// ask puts all questions, at once while the cluster is busy and over one connection while it is not: an answer is whole or there
-// is none. A listener that was seen to run is not asked about again while the node answers, and neither is at rest whether a
+// wholeInterval is how often everything is asked of a node of which little matters at the moment.
+const wholeInterval = 4500 * time.Millisecond
+
+// whole reports whether everything is to be asked of a node.
+func whole(goal NodeGoal, last NodeObservation) bool {
+	return goal.Focus == FocusAll || !last.Known() || time.Since(last.Whole) >= wholeInterval || goal.Focus == FocusClients && !last.Available
+}
+
+// ask puts all questions that matter, at once while the cluster is busy and over one connection while it is not: they are all
+// answered or there is no answer. A listener that was seen to run is not asked about again while the node answers, and neither is at rest whether a
 // node takes clients that did and is not evacuated. It returns, too, when the clients had been counted.
 func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
 	var (
@@ -83,21 +91,27 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 		counted = time.Now()
 		return err
 	})
-	question(func() (err error) {
-		next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
-		slices.Sort(next.Members)
-		return err
-	})
-	if next.Available = last.Known() && last.Available && last.Evacuation == nil; !next.Available || busy {
+	all := whole(goal, last)
+	next.Members, next.Available, next.Whole = last.Members, last.Available, last.Whole
+	if all {
+		question(func() (err error) {
+			next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
+			slices.Sort(next.Members)
+			return err
+		})
+	}
+	if takes := last.Known() && last.Available && last.Evacuation == nil; all && (busy || !takes) {
 		question(func() (err error) {
 			next.Available, err = d.config.API.Available(groupCtx, goal.Node)
 			return err
 		})
 	}
-	question(func() (err error) {
-		next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
-		return err
-	})
+	if all || goal.Focus == FocusEvacuation || last.Evacuation != nil {
+		question(func() (err error) {
+			next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
+			return err
+		})
+	}
 	next.Listeners = map[string]bool{}
 	for _, id := range goal.Listeners {
 		if last.Known() && last.Listeners[id] {
@@ -117,7 +131,9 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 	if err := group.Wait(); err != nil {
 		return NodeObservation{}, counted, err
 	}
-	next.Seen = time.Now()
+	if next.Seen = time.Now(); all {
+		next.Whole = next.Seen
+	}
 	return next, counted, nil
 }
 

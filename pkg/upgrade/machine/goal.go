@@ -32,7 +32,7 @@ func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
 			if url == "" {
 				continue
 			}
-			node := evacuate.NodeGoal{Order: order(pod), Life: pod.Container}
+			node := evacuate.NodeGoal{Order: order(pod), Life: pod.Container, Focus: focus(s, pod)}
 			node.Name, node.URL = pod.Node, url
 			if !s.leaves(pod) && beforeSwitch(s) {
 				node.Listeners = listeners(set)
@@ -41,6 +41,17 @@ func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
 		}
 	}
 	return goal
+}
+
+// focus is what matters of a node each second: while clients are moved, those of all nodes, and the evacuations.
+func focus(s Snapshot, pod Pod) evacuate.Focus {
+	switch {
+	case s.phase() != v2beta1.PhaseEvacuating:
+		return evacuate.FocusAll
+	case s.leaves(pod):
+		return evacuate.FocusEvacuation
+	}
+	return evacuate.FocusClients
 }
 
 // beforeSwitch tells whether the listeners of the nodes that stay still matter to a decision.
