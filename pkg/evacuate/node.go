@@ -73,8 +73,8 @@ func whole(goal NodeGoal, last NodeObservation) bool {
 }
 
 // ask puts all questions that matter, at once while the cluster is busy and over one connection while it is not: they are all
-// answered or there is no answer. A listener that was seen to run is not asked about again while the node answers, and neither is at rest whether a
-// node takes clients that did and is not evacuated. It returns, too, when the clients had been counted.
+// answered or there is no answer. A listener that was seen to run is not asked about again while the node answers. It returns, too,
+// when the clients had been counted.
 func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
 	var (
 		next      NodeObservation
@@ -99,8 +99,6 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 			slices.Sort(next.Members)
 			return err
 		})
-	}
-	if takes := last.Known() && last.Available && last.Evacuation == nil; all && (busy || !takes) {
 		question(func() (err error) {
 			next.Available, err = d.config.API.Available(groupCtx, goal.Node)
 			return err
