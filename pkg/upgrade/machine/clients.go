@@ -36,7 +36,7 @@ func liveClients(s Snapshot) (live int64, beat time.Time) {
 	}
 	var total int64
 	var nodes []evacuate.NodeObservation
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		node := s.node(pod)
 		switch {
 		case s.stopped(pod), !node.Known() && s.unlisted(pod):

@@ -88,7 +88,7 @@ func available(s Snapshot) metav1.Condition {
 		}
 	}
 	if !exists && !resources.ServiceEnabled(s.EMQX, resources.Listeners) {
-		for _, pod := range s.pods() {
+		for pod := range s.eachPod() {
 			if pod.Ready {
 				count++
 			}

@@ -50,7 +50,7 @@ func stay(s Snapshot, goal evacuate.Goal) Decision {
 	if !agree(s) {
 		decision.After = time.Second
 	}
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		if left, tolerated := s.tolerance(pod); tolerated {
 			decision.After = soonest(decision.After, max(0, left))
 		}

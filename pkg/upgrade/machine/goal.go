@@ -83,7 +83,7 @@ func listeners(set Set) []string {
 // has not been asked yet is no reason to ask all of them every second: it is asked at once anyway, and after a start of the
 // operator that goes for every node of every cluster.
 func settled(s Snapshot) bool {
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		if node := s.node(pod); !pod.Ready || pod.Deleting || !node.Running() && !notAsked(node) {
 			return false
 		}

@@ -239,7 +239,7 @@ func forgotten(s Snapshot, set Set) bool {
 // to the largest number there ever was; and those that the status still tells of, whose sets somebody took away.
 func absent(s Snapshot) []string {
 	exists := map[string]bool{}
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		exists[pod.Node] = !s.lost(pod)
 	}
 	var names []string

@@ -122,7 +122,7 @@ func servingSilent(s Snapshot) Lack {
 // clients cannot come back, on whatever node. heldFor is why evictions are held already: such a hold stands until an operator
 // that has just begun has asked all nodes.
 func anySilent(s Snapshot, heldFor string) Lack {
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		switch {
 		case silent(s, pod):
 			return Lack{memberSilent, fmt.Sprintf("node %s to answer: it is silent%s, and while a member is, clients cannot come back; deleting its pod %s ends the wait",
@@ -147,7 +147,7 @@ func silent(s Snapshot, pod Pod) bool {
 
 // notSeen names a node that answers and is not in one cluster with the given one; empty when there is none.
 func notSeen(s Snapshot, pod Pod, node evacuate.NodeObservation) string {
-	for _, other := range s.pods() {
+	for other := range s.eachPod() {
 		witness := s.node(other)
 		if other.UID == pod.UID || !witness.Running() {
 			continue
@@ -161,7 +161,7 @@ func notSeen(s Snapshot, pod Pod, node evacuate.NodeObservation) string {
 
 // agree reports whether all nodes that answer see each other. While they do not, time alone can show who is right.
 func agree(s Snapshot) bool {
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		if node := s.node(pod); node.Running() && notSeen(s, pod, node) != "" {
 			return false
 		}

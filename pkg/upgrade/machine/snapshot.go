@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -255,11 +256,20 @@ func (s *Snapshot) pods() []Pod {
 	for i := range s.Sets {
 		count += len(s.Sets[i].Pods)
 	}
-	pods := make([]Pod, 0, count)
-	for i := range s.Sets {
-		pods = append(pods, s.Sets[i].Pods...)
+	return slices.AppendSeq(make([]Pod, 0, count), s.eachPod())
+}
+
+// eachPod goes through them without making a list.
+func (s *Snapshot) eachPod() iter.Seq[Pod] {
+	return func(yield func(Pod) bool) {
+		for i := range s.Sets {
+			for j := range s.Sets[i].Pods {
+				if !yield(s.Sets[i].Pods[j]) {
+					return
+				}
+			}
+		}
 	}
-	return pods
 }
 
 // anyRuns reports whether EMQX runs in any pod.
@@ -323,7 +333,7 @@ func (s *Snapshot) unlisted(pod Pod) bool {
 // listed reports whether any other node that answers counts a pod's node among the running of its cluster, and how many
 // answer.
 func (s *Snapshot) listed(pod Pod) (listed bool, witnesses int) {
-	for _, other := range s.pods() {
+	for other := range s.eachPod() {
 		if witness := s.freshNode(other); other.UID != pod.UID && witness.Running() {
 			witnesses++
 			listed = listed || slices.Contains(witness.Members, pod.Node)

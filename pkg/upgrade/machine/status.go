@@ -174,7 +174,7 @@ func evacuations(s Snapshot) []v2beta1.NodeEvacuationStatus {
 		told[status.Node] = status
 	}
 	var all []v2beta1.NodeEvacuationStatus
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		observed := s.node(pod)
 		if observed.Seen.IsZero() {
 			if last, ok := told[pod.Node]; ok {

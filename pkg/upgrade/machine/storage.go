@@ -171,7 +171,7 @@ func siteConditions(s Snapshot) []Group {
 		return nil
 	}
 	var groups []Group
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		status := metav1.ConditionUnknown
 		switch {
 		case storage.Holds(pod.Node) > 0:

@@ -108,7 +108,7 @@ func keepConfigMaps(s Snapshot) []Group {
 // out of it. Silence, an error or a missing entry closes no gate: that would empty the Service.
 func gates(s Snapshot) []Group {
 	var groups []Group
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		gate := SetGate{Pod: pod.Name, UID: pod.UID, Container: pod.Container}
 		in := joined(s, pod)
 		switch {
@@ -153,7 +153,7 @@ func joined(s Snapshot, pod Pod) bool {
 		return false
 	}
 	alone := true
-	for _, other := range s.pods() {
+	for other := range s.eachPod() {
 		if other.UID == pod.UID || !other.ContainerRunning {
 			continue
 		}
@@ -173,7 +173,7 @@ const joinTime = 10 * time.Second
 func lonely(s Snapshot, pod Pod) (left time.Duration, lone bool) {
 	node := s.node(pod)
 	lone = node.Running() && len(node.Members) == 1 && !node.MembersSince.IsZero()
-	for _, other := range s.pods() {
+	for other := range s.eachPod() {
 		lone = lone && (other.UID == pod.UID || !s.node(other).Known())
 	}
 	return joinTime - s.Now.Sub(node.MembersSince), lone
@@ -182,7 +182,7 @@ func lonely(s Snapshot, pod Pod) (left time.Duration, lone bool) {
 // vouching is when a node that is alone vouches for itself; zero for never. Time alone shows it.
 func vouching(s Snapshot) time.Duration {
 	var next time.Duration
-	for _, pod := range s.pods() {
+	for pod := range s.eachPod() {
 		if left, lone := lonely(s, pod); lone && left > 0 {
 			next = soonest(next, left)
 		}

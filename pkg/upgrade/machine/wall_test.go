@@ -17,7 +17,7 @@ import (
 // a decision.
 func TestWall(t *testing.T) {
 	allowed := []string{
-		"cmp", "encoding/json", "fmt", "maps", "slices", "strings", "time", "reflect",
+		"cmp", "encoding/json", "fmt", "iter", "maps", "slices", "strings", "time", "reflect",
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/pkg/api/equality", "k8s.io/apimachinery/pkg/api/meta",
 		"k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/types", "k8s.io/apimachinery/pkg/util/intstr", "k8s.io/apimachinery/pkg/util/version",
 		"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1", "github.com/emqx-bg/emqx-bg-operator/pkg/emqx",

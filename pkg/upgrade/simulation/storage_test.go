@@ -33,9 +33,9 @@ type shard struct {
 // copyTime is how long a replica takes to come or to go, giveUpTime how long EMQX waits for one whose node is dead.
 const copyTime, giveUpTime = 2 * time.Second, time.Minute
 
-// openStorage has every other world have durable storage.
+// openStorage has every third world have durable storage.
 func (w *world) openStorage() {
-	if w.seed%2 == 0 {
+	if w.seed%3 == 0 {
 		w.storage = &storage{sites: map[string]string{}}
 		w.happen("durable storage")
 	}
