@@ -219,6 +219,10 @@ func (d *Driver) observeStorage(ctx context.Context, goal StorageGoal, last Stor
 		d.distrust(credentials, err)
 		return failed(err)
 	}
+	if len(goal.Leaving) > 0 && last.Enabled && !next.Enabled {
+		// A node that starts says so, too, until its databases are open.
+		return failed(fmt.Errorf("node %s says that there is no durable storage, where there was some", speaker.Name))
+	}
 	next.OrderFailure = d.moveReplicas(ctx, speaker, credentials, goal, next)
 	return next
 }

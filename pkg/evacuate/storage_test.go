@@ -130,6 +130,25 @@ func TestDatabaseThatOnlyLeavingNodesHave(t *testing.T) {
 	})
 }
 
+// TestStorageThatIsNotOpenYet: a node that starts says that there is none. While nodes leave that had some, it is not believed.
+func TestStorageThatIsNotOpenYet(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		f.storage = map[string]*emqx.Storage{"a": storageOf(database("m", "B")), "b": storageOf(database("m", "B"))}
+		goal := StorageGoal{Holders: []string{"a"}, Leaving: []string{"b"}, Busy: true}
+		pursueStorage(d, goal)
+		pass(3 * time.Second)
+		require.Equal(t, 1, d.Observation().Storage.Holds("b"))
+
+		f.mu.Lock()
+		f.storage["a"] = nil
+		f.mu.Unlock()
+		f.change("b", func(n *fakeNode) { n.frozen = true })
+		pass(15 * time.Second)
+		require.False(t, d.Observation().Storage.Known())
+		require.Equal(t, 1, d.Observation().Storage.Holds("b"))
+	})
+}
+
 // TestNoStorage: a cluster without is asked as rarely as nodes at rest are, and a member leaves without.
 func TestNoStorage(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {

@@ -98,6 +98,11 @@ func holding(s Snapshot, pod Pod) Lack {
 	case !storage.Known():
 		return Lack{"StorageSilent", "may hold replicas of durable storage: " + storage.Failure}
 	}
+	target := s.target(Core).Revision
+	if s.updateStrategy().PromotedRevision == target {
+		// The user consents to lose what the new revision has no place for.
+		storage.Databases = slices.DeleteFunc(slices.Clone(storage.Databases), func(d emqx.Database) bool { return storage.Unopened[d.Name] != "" })
+	}
 	count := storage.Holds(pod.Node)
 	if moving := storage.Transitions(); count == 0 && moving > 0 {
 		return Lack{"ReplicasMoving", fmt.Sprintf("waits while %d replicas of durable storage move", moving)}
@@ -108,8 +113,8 @@ func holding(s Snapshot, pod Pod) Lack {
 	words := fmt.Sprintf("holds replicas of %d shards of durable storage", count)
 	for _, name := range slices.Sorted(maps.Keys(storage.Unopened)) {
 		if holdsOf(storage, pod.Node, name) {
-			return Lack{"DatabaseNotOpen", fmt.Sprintf("%s, and database %s is not open on %s, which replicas could be moved to: have the new revision open it (%s)",
-				words, name, storage.Unopened[name], opens(name))}
+			return Lack{"DatabaseNotOpen", fmt.Sprintf("%s, and database %s is not open on %s, which replicas could be moved to: have the new revision open it (%s) or, "+
+				"if what is in it may be lost, set spec.updateStrategy.promotedRevision to %s", words, name, storage.Unopened[name], opens(name), target)}
 		}
 	}
 	if slices.ContainsFunc(storage.Sites, func(site emqx.Site) bool { return site.Node == pod.Node && !site.Up }) {

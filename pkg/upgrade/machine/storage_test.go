@@ -53,6 +53,12 @@ func TestDataKeepsACore(t *testing.T) {
 		{"the new revision has no such database", []func(*Snapshot){withReplicas(nil, blue1), withStorage(func(o *evacuate.StorageObservation) {
 			o.Unopened = map[string]string{"mq_state": "emqx@x"}
 		})}, "DatabaseNotOpen"},
+		{"the new revision has no such database, and what is in it may be lost", []func(*Snapshot){withReplicas(nil, blue1), withStorage(func(o *evacuate.StorageObservation) {
+			o.Unopened = map[string]string{"mq_state": "emqx@x"}
+		}), withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.PromotedRevision = "green" })}, ""},
+		{"the user consented to a loss, and nothing stands in the way", []func(*Snapshot){withReplicas(nil, blue1), withSpec(func(spec *v2beta1.EMQXSpec) {
+			spec.UpdateStrategy.PromotedRevision = "green"
+		})}, "ReplicasLeft"},
 		{"a deadline has passed", []func(*Snapshot){withReplicas(nil, blue1), withDeadline(1)}, "ReplicasLeft"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
