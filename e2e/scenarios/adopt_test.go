@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -58,6 +59,9 @@ func TestAdoption(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{v2beta1.ConditionReady, v2beta1.ConditionAvailable, v2beta1.ConditionProgressing, v2beta1.ConditionStalled},
 		conditions, "what the other operator said is not left standing")
+	c.budget("that was taken over", func(b *policyv1.PodDisruptionBudget) bool {
+		return b.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == foreignRevision && b.Spec.MinAvailable == nil && b.Spec.MaxUnavailable != nil
+	})
 	service := c.service()
 	require.Equal(t, foreignRevision, service.Spec.Selector[v2beta1.LabelPodTemplateHash])
 	require.False(t, slices.ContainsFunc(service.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager }))
@@ -145,6 +149,13 @@ func (c *installed) buildForeign() {
 		}, by)
 		require.NoError(t, err)
 	}
+	_, err = c.kube.PolicyV1().PodDisruptionBudgets("default").Create(ctx, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: created.CoreBudgetName(), Labels: resources.Labels(created), OwnerReferences: owner},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: ptr.To(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: resources.CoreLabels(created)},
+		},
+	}, by)
+	require.NoError(t, err)
 	set, err := resources.StatefulSet(created, resources.CoreSet{Revision: foreignRevision, Replicas: 2, ConfigMap: created.ConfigMapName(), Ports: resources.Ports{
 		Dashboard: []resources.Port{{Name: "dashboard", Number: 18083, Protocol: corev1.ProtocolTCP}},
 	}})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -73,6 +74,31 @@ func TestResource(t *testing.T) {
 		sets, err := c.kube.AppsV1().StatefulSets("default").List(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
 		require.Len(t, sets.Items, 1, "neither the first set nor the broken one is left")
+	})
+
+	t.Run("a drain is held for one node too many of those that serve, and for none that leaves", func(t *testing.T) {
+		c.t = t
+		from := c.get().Status.CoreNodesStatus.CurrentRevision
+		c.budget("of the revision that serves", func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == from && b.Status.DisruptionsAllowed == 1
+		})
+		c.patch(`{"spec":{"coreTemplate":{"metadata":{"annotations":{"drained":"yes"}},"spec":{"minAvailable":3}},"updateStrategy":{"initialDelaySeconds":600}}}`)
+		to := c.until("the switch", func(e *v2beta1.EMQX) bool {
+			return e.Status.Phase == v2beta1.PhaseSwitching && e.Status.CoreNodesStatus.CurrentRevision == e.Status.CoreNodesStatus.UpdateRevision
+		}).Status.CoreNodesStatus.UpdateRevision
+		require.NotEqual(t, from, to)
+		c.budget("moved with the switch", func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == to && b.Status.DisruptionsAllowed == 0 &&
+				b.Status.ObservedGeneration == b.Generation && b.Spec.MaxUnavailable == nil
+		})
+		require.NoError(t, c.evict(name+"-core-"+from+"-0"))
+		require.True(t, apierrors.IsTooManyRequests(c.evict(name+"-core-"+to+"-0")))
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"minAvailable":null}},"updateStrategy":{"initialDelaySeconds":1}}}`)
+		c.until("the upgrade", ready)
+		c.budget("as by default", func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Spec.MinAvailable == nil && b.Status.DisruptionsAllowed == 1 && b.Status.ObservedGeneration == b.Generation
+		})
+		require.NoError(t, c.evict(name+"-core-"+to+"-0"))
 	})
 
 	t.Run("a syntax error in the configuration changes nothing and says where it is", func(t *testing.T) {
@@ -230,6 +256,16 @@ func TestResource(t *testing.T) {
 		require.Error(t, err)
 	})
 
+	t.Run("a single node has no budget", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"coreTemplate":{"metadata":{"annotations":{"single":"yes"}},"spec":{"replicas":1}}}}`)
+		c.until("a single node", func(e *v2beta1.EMQX) bool { return ready(e) && len(e.Status.CoreNodes) == 1 })
+		require.Eventually(t, func() bool {
+			_, err := c.kube.PolicyV1().PodDisruptionBudgets("default").Get(t.Context(), name+"-core", metav1.GetOptions{})
+			return apierrors.IsNotFound(err)
+		}, patience, stalledPoll)
+	})
+
 	t.Run("the rights are those that are used", func(t *testing.T) {
 		c.t = t
 		c.compareRights()
@@ -242,5 +278,22 @@ func TestResource(t *testing.T) {
 			pods, err := c.kube.CoreV1().Pods(corev1.NamespaceDefault).List(t.Context(), metav1.ListOptions{LabelSelector: v2beta1.LabelInstance})
 			return err == nil && len(pods.Items) == 0
 		}, patience, stalledPoll)
+	})
+}
+
+// budget waits until the budget of the core nodes is as wanted.
+func (c *installed) budget(what string, wanted func(*policyv1.PodDisruptionBudget) bool) {
+	c.t.Helper()
+	require.Eventually(c.t, func() bool {
+		budget, err := c.kube.PolicyV1().PodDisruptionBudgets("default").Get(c.t.Context(), name+"-core", metav1.GetOptions{})
+		return err == nil && wanted(budget)
+	}, patience, stalledPoll, "a budget "+what)
+}
+
+// evict asks whether a pod may be evicted, as a drain asks, and evicts nothing: what is on its disk would be lost.
+func (c *installed) evict(pod string) error {
+	c.t.Helper()
+	return c.kube.PolicyV1().Evictions("default").Evict(c.t.Context(), &policyv1.Eviction{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: pod}, DeleteOptions: &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}},
 	})
 }

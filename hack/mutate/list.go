@@ -33,6 +33,8 @@ func ofClients() []mutation {
 		{machine + "guards.go", "	hold(s, &decision.Upgrade, Lack{})\n	if decision.Upgrade.PausedTime == nil {", "	if decision.Upgrade.PausedTime == nil {", "a hold and a pause are both taken off"},
 		{machine + "services.go", "	if !lost(s) || back == nil ||", "	if true || back == nil ||", "nobody goes back when the new nodes die"},
 		{machine + "services.go", "set = s.set(s.currentRevision())", "set = nil", "a lost Service is not put back"},
+		{machine + "budget.go", "set := s.set(s.currentRevision())", "set := s.targetSet(Core)", "nodes are protected before they serve, and those that serve are not"},
+		{machine + "budget.go", "set.foreign() || exists && listeners.Revision == \"\"", "exists && false && listeners.Ours", "the budget of another operator is taken over before its set and its Services"},
 		{machine + "upkeep.go", "case pod.OnServing && restarted(pod) && !in && !notAsked(s.node(pod)):", "case false:", "a container that was started again keeps its gate"},
 		{machine + "upkeep.go", "case pod.OnServing && apart(s, pod):", "case pod.OnServing && !in:", "silence closes a gate"},
 		{machine + "upkeep.go", "case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set), grows(s, set):", "case grows(s, set):", "a set that was scaled by hand stays so"},

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +32,7 @@ import (
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=pods;services;configmaps;secrets,verbs=list;watch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch
 
 // Clients are how the informers reach the API server.
 type Clients struct {
@@ -47,6 +49,7 @@ type Caches struct {
 	Pods           Cache[*corev1.Pod]
 	Services       Cache[*corev1.Service]
 	EndpointSlices Cache[*discoveryv1.EndpointSlice]
+	Budgets        Cache[*policyv1.PodDisruptionBudget]
 	ConfigMaps     Cache[*metav1.PartialObjectMetadata]
 	Secrets        Cache[*metav1.PartialObjectMetadata]
 
@@ -85,7 +88,7 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 	emqx := emqxinformers.NewSharedInformerFactoryWithOptions(clients.EMQX, noResync, emqxinformers.WithNamespace(namespace))
 	pods := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace),
 		informers.WithTweakListOptions(labelled), informers.WithTransform(trim))
-	// Sets, Services, Secrets and ConfigMaps are looked at whether they have our labels or not: one that lost them is to get
+	// Sets, Services, budgets, Secrets and ConfigMaps are looked at whether they have our labels or not: one that lost them is to get
 	// them back, and one that is somebody else's may have a name that a cluster needs.
 	kube := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace), informers.WithTransform(trim))
 	meta := metadatainformer.NewFilteredSharedInformerFactory(clients.Metadata, noResync, namespace, nil)
@@ -98,6 +101,7 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim),
 		c.Services.add(namespace, kube.Core().V1().Services().Informer()),
 		c.EndpointSlices.add(namespace, pods.Discovery().V1().EndpointSlices().Informer(), byController),
+		c.Budgets.add(namespace, kube.Policy().V1().PodDisruptionBudgets().Informer()),
 		c.ConfigMaps.add(namespace, meta.ForResource(configMapsResource).Informer(), byController),
 		c.Secrets.add(namespace, meta.ForResource(secretsResource).Informer()),
 		meta.ForResource(configMapsResource).Informer().SetTransform(trim),

@@ -19,14 +19,15 @@ type Wake func(key cache.ObjectName, kind string)
 // Handle adds the handlers of the table. It is called once, before Run. panicked is told of a panic in a handler, which
 // costs one event and not the operator.
 //
-//	kind           created   updated when                                         deleted   wakes
-//	EMQX           yes       spec, metadata, phase or deletion changed            yes       itself
-//	StatefulSet    yes       spec or its observation, metadata, pods or deletion  yes       its controller, or who claims its name
-//	Pod            yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
-//	Service        yes       spec or metadata changed                             yes       its controller, or who claims its name
-//	EndpointSlice  yes       UID, endpoints or owner changed                      yes       its Service's controller
-//	ConfigMap      yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
-//	Secret         yes       as a ConfigMap; of a cookie, any write               yes       its controller, or who claims its name
+//	kind                 created   updated when                                         deleted   wakes
+//	EMQX                 yes       spec, metadata, phase or deletion changed            yes       itself
+//	StatefulSet          yes       spec or its observation, metadata, pods or deletion  yes       its controller, or who claims its name
+//	Pod                  yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
+//	Service              yes       spec or metadata changed                             yes       its controller, or who claims its name
+//	EndpointSlice        yes       UID, endpoints or owner changed                      yes       its Service's controller
+//	PodDisruptionBudget  yes       spec or metadata changed                             yes       its controller, or who claims its name
+//	ConfigMap            yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
+//	Secret               yes       as a ConfigMap; of a cookie, any write               yes       its controller, or who claims its name
 func (c *Caches) Handle(wake Wake, panicked func()) error {
 	for _, err := range []error{
 		handle(c, &c.EMQXes, "EMQX", specOrPhaseChanged, c.itself, wake, panicked),
@@ -34,6 +35,7 @@ func (c *Caches) Handle(wake Wake, panicked func()) error {
 		handle(c, &c.Pods, "Pod", podChanged, c.setsController, wake, panicked),
 		handle(c, &c.Services, "Service", serviceChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.EndpointSlices, "EndpointSlice", endpointsChanged, c.servicesController, wake, panicked),
+		handle(c, &c.Budgets, "PodDisruptionBudget", budgetChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrHandedOver, c.claimantOf, wake, panicked),
 		handle(c, &c.Secrets, "Secret", secretChanged, c.claimantOf, wake, panicked),
 	} {

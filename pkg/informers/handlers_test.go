@@ -11,10 +11,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	kubetesting "k8s.io/client-go/testing"
@@ -32,6 +34,7 @@ var (
 	pods        = corev1.SchemeGroupVersion.WithResource("pods")
 	services    = corev1.SchemeGroupVersion.WithResource("services")
 	endpoints   = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	budgets     = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
 	metadataFor = map[schema.GroupVersionResource]string{configMapsResource: "ConfigMap", secretsResource: "Secret"}
 )
 
@@ -56,8 +59,9 @@ func newWorld(t *testing.T) *world {
 		pods:      &corev1.Pod{ObjectMeta: owned("pod", "StatefulSet", appsv1.SchemeGroupVersion, "set")},
 		services:  &corev1.Service{ObjectMeta: owned("service", "EMQX", v2beta1.SchemeGroupVersion, "e"), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}},
 		endpoints: &discoveryv1.EndpointSlice{ObjectMeta: owned("slice", "Service", corev1.SchemeGroupVersion, "service")},
+		budgets:   &policyv1.PodDisruptionBudget{ObjectMeta: owned("budget", "EMQX", v2beta1.SchemeGroupVersion, "e")},
 	}, trackers: map[schema.GroupVersionResource]kubetesting.ObjectTracker{
-		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(),
+		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
 		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(),
 	}}
 	for resource, kind := range metadataFor {
@@ -174,6 +178,15 @@ func TestHandlers(t *testing.T) {
 			// A list after a watch that broke off shows what was deleted and made again as changed.
 			"another of its name": as(func(s *discoveryv1.EndpointSlice) { s.UID += "-again" }),
 		}, changes{"labels": label}, "EndpointSlice wakes n/e"},
+		{budgets, nil, changes{
+			"numbers": as(func(b *policyv1.PodDisruptionBudget) { b.Spec.MinAvailable = ptr.To(intstr.FromInt32(1)) }),
+			"selector": as(func(b *policyv1.PodDisruptionBudget) {
+				b.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+			}),
+			"labels": label,
+		}, changes{
+			"status": as(func(b *policyv1.PodDisruptionBudget) { b.Status.DisruptionsAllowed = 1 }),
+		}, "PodDisruptionBudget wakes n/e"},
 		{configMapsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "ConfigMap wakes n/e"},
 		{secretsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "Secret wakes n/e"},
 	} {
@@ -240,6 +253,9 @@ func TestWhoIsWoken(t *testing.T) {
 		{"a Service of somebody else's that stands in the way", services, []schema.GroupVersionResource{emqxes}, func(w *world) {
 			w.meta(services).OwnerReferences[0].Kind, w.meta(services).Labels, w.meta(services).Name = "Other", nil, "e-listeners"
 		}, []string{"Service wakes n/e"}},
+		{"a budget of somebody else's that stands in the way", budgets, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(budgets).OwnerReferences, w.meta(budgets).Labels, w.meta(budgets).Name = nil, nil, "e-core"
+		}, []string{"PodDisruptionBudget wakes n/e"}},
 		{"a pod that its set left behind", pods, []schema.GroupVersionResource{emqxes}, func(w *world) {
 			w.meta(pods).OwnerReferences, w.meta(pods).Labels = nil, map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy}
 		}, []string{"Pod wakes n/e"}},
@@ -265,6 +281,28 @@ func TestWhoIsWoken(t *testing.T) {
 // meta is the metadata of the world's object of a kind.
 func (w *world) meta(resource schema.GroupVersionResource) *metav1.ObjectMeta {
 	return w.objects[resource].(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
+}
+
+// Of a budget no status is kept, of another operator's also who owns which field, and of one of no cluster nothing.
+func TestTrimBudget(t *testing.T) {
+	budget := func(name string, operation metav1.ManagedFieldsOperationType) *policyv1.PodDisruptionBudget {
+		return &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "n", ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "manager", Operation: operation}}},
+			Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr.To(intstr.FromInt32(1))},
+			Status:     policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: 1},
+		}
+	}
+	own, foreign, other := budget("e-core", metav1.ManagedFieldsOperationApply), budget("e-core", metav1.ManagedFieldsOperationUpdate), budget("web", metav1.ManagedFieldsOperationUpdate)
+	for _, object := range []*policyv1.PodDisruptionBudget{own, foreign, other} {
+		_, err := trim(object)
+		require.NoError(t, err)
+		require.Zero(t, object.Status)
+	}
+	require.NotNil(t, own.Spec.MinAvailable)
+	require.Empty(t, own.ManagedFields)
+	require.NotNil(t, foreign.Spec.MinAvailable)
+	require.NotEmpty(t, foreign.ManagedFields)
+	require.Equal(t, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "n"}}, other)
 }
 
 // What is kept is what decisions are made from: of a Service that another operator made, also who owns which field; of what

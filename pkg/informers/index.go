@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
@@ -80,6 +81,14 @@ func trim(object any) (any, error) {
 		}
 		if !concerns(o) {
 			*o = corev1.Service{ObjectMeta: identity(o)}
+		}
+	case *policyv1.PodDisruptionBudget:
+		if !concerns(o) {
+			*o = policyv1.PodDisruptionBudget{ObjectMeta: identity(o)}
+		}
+		o.Status = policyv1.PodDisruptionBudgetStatus{}
+		if slices.ContainsFunc(o.ManagedFields, updated) {
+			return object, nil // As of a Service.
 		}
 	case *appsv1.StatefulSet:
 		if !concerns(o) {

@@ -4,6 +4,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -32,6 +33,11 @@ func podChanged(before, after *corev1.Pod) bool {
 }
 
 func serviceChanged(before, after *corev1.Service) bool {
+	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || labelsOrAnnotationsChanged(before, after) ||
+		ownersChanged(before, after)
+}
+
+func budgetChanged(before, after *policyv1.PodDisruptionBudget) bool {
 	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Spec, after.Spec) || labelsOrAnnotationsChanged(before, after) ||
 		ownersChanged(before, after)
 }

@@ -73,6 +73,7 @@ func TestGolden(t *testing.T) {
 		golden(t, "service-"+string(kind), service)
 	}
 	golden(t, "service-headless", HeadlessService(emqx))
+	golden(t, "budget", Budget(emqx, "5d8c"))
 	golden(t, "configmap", ConfigMap(emqx, emqx.RevisionConfigMapName("5d8c"), "5d8c"))
 	golden(t, "secret-cookie", NodeCookieSecret(emqx, "random"))
 	golden(t, "secret-keys", BootstrapAPIKeySecret(emqx, []APIKey{{"user", "pass"}}, "random"))

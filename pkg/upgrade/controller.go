@@ -346,6 +346,8 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 		return c.config.Caches.StatefulSets.Seen(namespace, version)
 	case "Service":
 		return c.config.Caches.Services.Seen(namespace, version)
+	case "PodDisruptionBudget":
+		return c.config.Caches.Budgets.Seen(namespace, version)
 	case "Pod":
 		return c.config.Caches.Pods.Seen(namespace, version)
 	case "ConfigMap":

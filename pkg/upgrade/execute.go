@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +32,7 @@ import (
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create
 // +kubebuilder:rbac:groups="",resources=pods,verbs=delete
 // +kubebuilder:rbac:groups="",resources=pods/status,verbs=patch
@@ -109,6 +111,8 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	case machine.DeleteService:
 		name := resources.ServiceName(s.EMQX, a.Kind)
 		return ignoreGone(e.kube.CoreV1().Services(s.EMQX.Namespace).Delete(ctx, name, metav1.DeleteOptions{}))
+	case machine.ApplyBudget, machine.InheritBudget, machine.DeleteBudget:
+		return e.doBudget(ctx, s, action)
 	case machine.DeletePod:
 		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
 	case machine.SetGate:
@@ -125,6 +129,27 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 		return e.doSet(ctx, s, action)
 	}
 	return fmt.Errorf("there is no action %T", action)
+}
+
+// doBudget is do for the actions on the PodDisruptionBudget.
+func (e *executor) doBudget(ctx context.Context, s machine.Snapshot, action machine.Action) error {
+	budgets, name := e.kube.PolicyV1().PodDisruptionBudgets(s.EMQX.Namespace), s.EMQX.CoreBudgetName()
+	var written *policyv1.PodDisruptionBudget
+	var err error
+	switch a := action.(type) { //nolint:gochecksumtype // The others are in do.
+	case machine.ApplyBudget:
+		written, err = budgets.Apply(ctx, resources.Budget(s.EMQX, a.Revision), force(s.Budget.State != machine.Missing))
+	case machine.InheritBudget:
+		written, err = budgets.Patch(ctx, name, types.JSONPatchType, a.Patch, metav1.PatchOptions{FieldManager: FieldManager})
+	case machine.DeleteBudget:
+		return ignoreGone(budgets.Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
+	default:
+		return fmt.Errorf("%T is no action on a budget", action)
+	}
+	if err == nil {
+		e.wrote(s, "PodDisruptionBudget", written.ResourceVersion)
+	}
+	return err
 }
 
 // doSet is do for the actions on sets. All but the first write only to the set that the decision saw, as it saw it.

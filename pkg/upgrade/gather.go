@@ -42,6 +42,9 @@ func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, c
 	if err := gatherServices(caches, config, &s); err != nil {
 		return s, err
 	}
+	if err := gatherBudget(caches, &s); err != nil {
+		return s, err
+	}
 	explain(caches, &s)
 	gatherOthers(caches, config, &s)
 	return s, nil
@@ -318,6 +321,35 @@ func endpointsIn(slice *discoveryv1.EndpointSlice) []machine.Endpoint {
 		endpoints = append(endpoints, machine.Endpoint{PodUID: endpoint.TargetRef.UID, Ready: ready})
 	}
 	return endpoints
+}
+
+// gatherBudget tells how the PodDisruptionBudget stands. One that is somebody else's is said as soon as it will be in the way,
+// and not in the middle of an upgrade.
+func gatherBudget(caches *informers.Caches, s *machine.Snapshot) error {
+	object, ok := caches.Budgets.Get(cache.ObjectName{Namespace: s.EMQX.Namespace, Name: s.EMQX.CoreBudgetName()})
+	if !ok {
+		return nil
+	}
+	set := s.Protected()
+	needed := resources.BudgetWanted(s.EMQX, s.Wanted[machine.Core].Replicas) || set != nil && s.BudgetWanted(*set)
+	if !metav1.IsControlledBy(object, s.EMQX) && foreign(s, "PodDisruptionBudget", object, needed) {
+		s.Budget.State = machine.Unavailable
+		return nil
+	}
+	s.Budget = machine.Budget{State: machine.Outdated, UID: object.UID}
+	if object.Spec.Selector != nil {
+		s.Budget.Revision = object.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash]
+	}
+	if set != nil && resources.SameBudget(object, s.EMQX, set.Revision) {
+		s.Budget.State = machine.Current
+	}
+	if s.Budget.Revision == "" {
+		var err error
+		if s.Budget.Inheritance, err = inheritance(object); err != nil {
+			return fmt.Errorf("take over PodDisruptionBudget %s/%s: %w", object.Namespace, object.Name, err)
+		}
+	}
+	return nil
 }
 
 // gatherOthers tells how the objects stand that belong to no revision, or are only there or not.

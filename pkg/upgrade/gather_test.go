@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -30,6 +31,7 @@ type cluster struct {
 	pod     *corev1.Pod
 	service *corev1.Service
 	cookie  *metav1.PartialObjectMetadata
+	budget  *policyv1.PodDisruptionBudget // Nil for none.
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -60,7 +62,7 @@ func newCluster(t *testing.T) *cluster {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{Name: "e-node-cookie", Namespace: "n", Labels: resources.Labels(emqx), OwnerReferences: owner},
 	}
-	return &cluster{emqx, set, pod, service, cookie}
+	return &cluster{emqx: emqx, set: set, pod: pod, service: service, cookie: cookie}
 }
 
 // snapshot is what is gathered of the cluster.
@@ -69,6 +71,9 @@ func (c *cluster) snapshot(t *testing.T) machine.Snapshot {
 	objects := []runtime.Object{c.pod, c.service}
 	if c.set != nil {
 		objects = append(objects, c.set)
+	}
+	if c.budget != nil {
+		objects = append(objects, c.budget)
 	}
 	caches, err := informers.New(informers.Clients{
 		Kube: fake.NewSimpleClientset(objects...), EMQX: emqxfake.NewSimpleClientset(c.emqx),

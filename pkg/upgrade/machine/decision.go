@@ -138,6 +138,15 @@ type InheritService struct {
 // DeleteService removes a Service that is not wanted any more.
 type DeleteService struct{ Kind resources.ServiceKind }
 
+// ApplyBudget writes the PodDisruptionBudget so that it protects the pods of a revision.
+type ApplyBudget struct{ Revision string }
+
+// InheritBudget hands the fields of a PodDisruptionBudget that another operator owns over to this one.
+type InheritBudget struct{ Patch []byte }
+
+// DeleteBudget removes the PodDisruptionBudget where none is wanted any more.
+type DeleteBudget struct{ UID types.UID }
+
 // SetGate writes the readiness gate of a pod.
 type SetGate struct {
 	Pod     string
@@ -170,6 +179,9 @@ func (DeletePod) isAction()            {}
 func (ApplyService) isAction()         {}
 func (InheritService) isAction()       {}
 func (DeleteService) isAction()        {}
+func (ApplyBudget) isAction()          {}
+func (InheritBudget) isAction()        {}
+func (DeleteBudget) isAction()         {}
 func (SetGate) isAction()              {}
 func (SetSiteCondition) isAction()     {}
 

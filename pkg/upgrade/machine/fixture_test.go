@@ -76,7 +76,7 @@ func setOfTwo(revision string, serving time.Time) Set {
 	return set
 }
 
-// point has both Services select a revision, and lead to its pods.
+// point has both Services select a revision, and lead to its pods, and the budget protect them.
 func point(s *Snapshot, revision string) {
 	for _, kind := range resources.ServiceKinds() {
 		service := Service{Revision: revision, State: Current, Ours: true}
@@ -85,6 +85,7 @@ func point(s *Snapshot, revision string) {
 		}
 		s.Services[kind] = service
 	}
+	s.Budget = Budget{State: Current, UID: "budget", Revision: revision}
 }
 
 // Modifiers, to be read as "… but".
@@ -119,7 +120,7 @@ func servicesOff(s *Snapshot) {
 	off := &v2beta1.ServiceTemplate{Enabled: ptr.To(false)}
 	s.EMQX.Spec.ListenersServiceTemplate, s.EMQX.Spec.DashboardServiceTemplate = off, off
 	s.Services = map[resources.ServiceKind]Service{}
-	s.EMQX.Status.CoreNodesStatus.CurrentRevision = "blue"
+	s.EMQX.Status.CoreNodesStatus.CurrentRevision, s.Budget.Revision = "blue", "blue"
 }
 
 func withDeadline(seconds int32) func(*Snapshot) {

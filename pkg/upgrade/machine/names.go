@@ -34,6 +34,12 @@ func Describe(s Snapshot, action Action) string {
 		return fmt.Sprintf("point Service %s to revision %s", name(resources.ServiceName(s.EMQX, a.Kind)), a.Revision)
 	case DeleteService:
 		return "delete Service " + name(resources.ServiceName(s.EMQX, a.Kind))
+	case ApplyBudget:
+		return fmt.Sprintf("have PodDisruptionBudget %s protect revision %s", name(s.EMQX.CoreBudgetName()), a.Revision)
+	case InheritBudget:
+		return "take over PodDisruptionBudget " + name(s.EMQX.CoreBudgetName())
+	case DeleteBudget:
+		return "delete PodDisruptionBudget " + name(s.EMQX.CoreBudgetName())
 	case CreateSet:
 		return "create StatefulSet " + name(s.EMQX.CoreSetName(a.Set.Revision))
 	case ScaleSet:

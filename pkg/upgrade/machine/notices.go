@@ -31,9 +31,6 @@ func notices(s Snapshot, set Set) []Lack {
 	var told []Lack
 	ignored := func(field, instead string) { told = append(told, hasNoEffect(field, instead)) }
 	spec := s.EMQX.Spec
-	if core := spec.CoreTemplate.Spec; core.MinAvailable != nil || core.MaxUnavailable != nil {
-		ignored("spec.coreTemplate.spec.minAvailable/maxUnavailable", "this version makes no PodDisruptionBudgets")
-	}
 	if limit := spec.RevisionHistoryLimit; limit != nil && *limit != formerHistoryLimit {
 		ignored("spec.revisionHistoryLimit", historyLimitIgnored)
 	}

@@ -79,7 +79,7 @@ func TestPhases(t *testing.T) {
 		{"a set whose gates are open may have clients until its nodes were asked", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
 			withRed(s)
 		}, withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "is starting", nil},
-		{"also afterwards where the user leads clients himself", upgrading(v2beta1.PhaseProvisioning, serving("blue"), func(s *Snapshot) {
+		{"also afterwards where the user leads clients himself", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withCurrent("blue"), func(s *Snapshot) {
 			withRed(s)
 			s.EMQX.Spec.ListenersServiceTemplate = &v2beta1.ServiceTemplate{Enabled: ptr.To(false)}
 			delete(s.Services, resources.Listeners)

@@ -33,6 +33,8 @@ type Snapshot struct {
 	Sets []Set
 	// Services are the Services that select one revision. One that does not exist is missing.
 	Services map[resources.ServiceKind]Service
+	// Budget is how the PodDisruptionBudget of the core nodes stands.
+	Budget Budget
 	// ConfigMaps tells how the ConfigMaps of the revisions stand, by name. One that does not exist is missing.
 	ConfigMaps map[string]ObjectState
 	// Headless, CookieSecret and KeysSecret tell how the other objects of the cluster stand.
@@ -110,6 +112,17 @@ type Service struct {
 	// Endpoints are the pods that the Service leads to, by its EndpointSlices.
 	Endpoints []Endpoint
 	// Inheritance hands the fields of an operator that had the Service before over to this one; nil when there are none.
+	Inheritance []byte
+}
+
+// Budget is a PodDisruptionBudget, which protects the pods of one revision.
+type Budget struct {
+	// State is Current when it protects the pods that serve, as it shall, else Missing, Outdated or Unavailable.
+	State ObjectState
+	UID   types.UID
+	// Revision is the revision that it selects; empty for none.
+	Revision string
+	// Inheritance hands the fields of an operator that had it before over to this one; nil when there are none.
 	Inheritance []byte
 }
 

@@ -10,11 +10,12 @@ import (
 )
 
 // upkeep keeps what is there as it shall be, in every phase, also while the cluster is paused, stalled or refused: the
-// gates first, then the Services, the sets and what belongs to no revision. Each is a group of its own: none can stop
+// gates first, then the Services, the budget, the sets and what belongs to no revision. Each is a group of its own: none can stop
 // another.
 func upkeep(s Snapshot) []Group {
 	groups := gates(s)
 	groups = append(groups, keepServices(s)...)
+	groups = append(groups, keepBudget(s)...)
 	groups = append(groups, keepSets(s)...)
 	groups = append(groups, keepConfigMaps(s)...)
 	groups = append(groups, siteConditions(s)...)

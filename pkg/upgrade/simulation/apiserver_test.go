@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -32,6 +33,7 @@ var (
 	configMaps     = corev1.SchemeGroupVersion.WithResource("configmaps")
 	secrets        = corev1.SchemeGroupVersion.WithResource("secrets")
 	endpointSlices = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	budgets        = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
 	emqxes         = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 )
 
@@ -69,7 +71,7 @@ type change struct {
 
 func newAPIServer(w *world) *apiserver {
 	s := &apiserver{w: w, collections: map[schema.GroupVersionResource]*collection{}}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, emqxes} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes} {
 		c := &collection{resource: resource, objects: map[string]object{}}
 		s.collections[resource], s.ordered = c, append(s.ordered, c)
 	}

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -25,11 +26,13 @@ import (
 	applyapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	applycore "k8s.io/client-go/applyconfigurations/core/v1"
 	applydiscovery "k8s.io/client-go/applyconfigurations/discovery/v1"
+	applypolicy "k8s.io/client-go/applyconfigurations/policy/v1"
 	"k8s.io/client-go/kubernetes"
 	typedapps "k8s.io/client-go/kubernetes/typed/apps/v1"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	typeddiscovery "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	typedevents "k8s.io/client-go/kubernetes/typed/events/v1"
+	typedpolicy "k8s.io/client-go/kubernetes/typed/policy/v1"
 	"k8s.io/client-go/metadata"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -184,6 +187,10 @@ func merged[T object](existing T, patch []byte, into T) (T, error) {
 		service.Spec.Selector = nil // A selector is applied as a whole.
 		existing = runtime.Object(service).(T)
 	}
+	if budget, ok := existing.DeepCopyObject().(*policyv1.PodDisruptionBudget); ok {
+		budget.Spec = policyv1.PodDisruptionBudgetSpec{} // Nobody else owns anything of it.
+		existing = runtime.Object(budget).(T)
+	}
 	before, err := json.Marshal(existing)
 	if err != nil {
 		return into, err
@@ -200,6 +207,8 @@ func detailsOf(o object) string {
 	switch o := o.(type) {
 	case *corev1.Service:
 		return "selector " + o.Spec.Selector[v2beta1.LabelPodTemplateHash]
+	case *policyv1.PodDisruptionBudget:
+		return "selector " + o.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash]
 	case *corev1.Pod:
 		for _, condition := range o.Status.Conditions {
 			return string(condition.Type) + "=" + string(condition.Status)
@@ -226,6 +235,7 @@ func (k kubeClient) AppsV1() typedapps.AppsV1Interface { return appsClient{by: k
 func (k kubeClient) DiscoveryV1() typeddiscovery.DiscoveryV1Interface {
 	return discoveryClient{by: k.by}
 }
+func (k kubeClient) PolicyV1() typedpolicy.PolicyV1Interface { return policyClient{by: k.by} }
 func (k kubeClient) EventsV1() typedevents.EventsV1Interface { return eventsClient{} }
 
 type coreClient struct {
@@ -243,6 +253,9 @@ type (
 	restOfSlices   struct {
 		typeddiscovery.EndpointSliceInterface
 	}
+	restOfBudgets struct {
+		typedpolicy.PodDisruptionBudgetInterface
+	}
 	restOfEMQXes    struct{ typedemqx.EMQXInterface }
 	restOfEvents    struct{ typedevents.EventInterface }
 	restOfMetadata  struct{ metadata.Getter }
@@ -252,6 +265,7 @@ type (
 	secretsClient   = client[*corev1.Secret, *corev1.SecretList, *applycore.SecretApplyConfiguration]
 	setsClient      = client[*appsv1.StatefulSet, *appsv1.StatefulSetList, *applyapps.StatefulSetApplyConfiguration]
 	slicesClient    = client[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSliceList, *applydiscovery.EndpointSliceApplyConfiguration]
+	budgetsClient   = client[*policyv1.PodDisruptionBudget, *policyv1.PodDisruptionBudgetList, *applypolicy.PodDisruptionBudgetApplyConfiguration]
 	emqxesClient    = client[*v2beta1.EMQX, *v2beta1.EMQXList, *applyemqx.EMQXApplyConfiguration]
 )
 
@@ -340,6 +354,21 @@ func (c discoveryClient) EndpointSlices(string) typeddiscovery.EndpointSliceInte
 	}{slicesClient: slicesClient{by: c.by, resource: endpointSlices,
 		listOf: func(meta metav1.ListMeta, items []*discoveryv1.EndpointSlice) *discoveryv1.EndpointSliceList {
 			return &discoveryv1.EndpointSliceList{ListMeta: meta, Items: values(items)}
+		}}}
+}
+
+type policyClient struct {
+	typedpolicy.PolicyV1Interface
+	by *operator
+}
+
+func (c policyClient) PodDisruptionBudgets(string) typedpolicy.PodDisruptionBudgetInterface {
+	return struct {
+		restOfBudgets
+		budgetsClient
+	}{budgetsClient: budgetsClient{by: c.by, resource: budgets, fresh: func() *policyv1.PodDisruptionBudget { return &policyv1.PodDisruptionBudget{} },
+		listOf: func(meta metav1.ListMeta, items []*policyv1.PodDisruptionBudget) *policyv1.PodDisruptionBudgetList {
+			return &policyv1.PodDisruptionBudgetList{ListMeta: meta, Items: values(items)}
 		}}}
 }
 

@@ -3,6 +3,7 @@ package simulation
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -68,6 +69,15 @@ func (w *world) buildForeign(revision string, replicas int32) {
 	for _, kind := range resources.ServiceKinds() {
 		w.kube.put(services, foreignService(owner, kind))
 	}
+	w.kube.put(budgets, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: owner.CoreBudgetName(), Namespace: namespace, Labels: resources.Labels(owner),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, v2beta1.SchemeGroupVersion.WithKind(v2beta1.Kind))},
+		},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: ptr.To(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: resources.CoreLabels(owner)},
+		},
+	})
 	emqx := owner.DeepCopy()
 	emqx.Status = v2beta1.EMQXStatus{
 		Conditions:      []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue, Reason: "Ready", LastTransitionTime: metav1.NewTime(w.now())}},
@@ -105,6 +115,7 @@ func (w *world) checkAdopted() {
 			w.violate("Service %s does not select the revision that was adopted", resources.ServiceName(w.names, kind))
 		}
 	}
+	w.checkBudgetEnd(w.resource(), foreignRevision)
 	if created := w.requests["create statefulsets"]; created > 0 {
 		w.violate("%d sets were made", created)
 	}

@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -20,6 +21,7 @@ import (
 // truth is what the operator is judged by.
 type truth struct {
 	blindUntil   time.Time // Until when the operator cannot know what is so: its watches lag, or two of it are there.
+	unprotected  time.Time // Since when the budget is not that of the revision that serves; zero for not.
 	outage       time.Time // Since when nobody is led to anybody although somebody could be; zero for not.
 	excused      int       // Clients that nodes evicted which nobody could stop.
 	uncounted    int       // Clients that were away when they were counted.
@@ -61,6 +63,7 @@ func (w *world) checkAlways() {
 	w.checkAway()
 	if w.now().Sub(w.now().Truncate(time.Second)) < tick {
 		w.checkServing()
+		w.checkBudget()
 	}
 }
 
@@ -311,6 +314,51 @@ func (w *world) checkServing() {
 	}
 }
 
+// budgetGrace is how long the operator may take to have the budget follow the listeners Service.
+const budgetGrace = 30 * time.Second
+
+// checkBudget is invariant 16: the budget protects the revision that the listeners Service selects, and no other.
+func (w *world) checkBudget() {
+	service, switched := get[*corev1.Service](w.kube, services, w.names.ListenersServiceName())
+	budget, exists := get[*policyv1.PodDisruptionBudget](w.kube, budgets, w.names.CoreBudgetName())
+	if !switched || !exists || w.resource() == nil || !w.isOurs(budget) || !w.sighted() || w.refused != "" || w.now().Sub(w.truth.refusedUntil) < time.Minute {
+		w.truth.unprotected = time.Time{}
+		return
+	}
+	serves := service.Spec.Selector[v2beta1.LabelPodTemplateHash]
+	_, stands := get[*appsv1.StatefulSet](w.kube, statefulSets, w.names.CoreSetName(serves))
+	if serves == "" || !stands || budget.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == serves {
+		w.truth.unprotected = time.Time{}
+		return
+	}
+	if w.truth.unprotected.IsZero() {
+		w.truth.unprotected = w.now()
+	}
+	if w.now().Sub(w.truth.unprotected) > budgetGrace {
+		w.violate("for %s the budget is not that of revision %s, which serves: %v", w.now().Sub(w.truth.unprotected), serves, budget.Spec.Selector)
+		w.truth.unprotected = w.now()
+	}
+}
+
+// checkBudgetEnd is that there is one budget, of the revision that serves, or none where none is wanted.
+func (w *world) checkBudgetEnd(emqx *v2beta1.EMQX, revision string) {
+	existing := all[*policyv1.PodDisruptionBudget](w.kube, budgets)
+	wanted := 0
+	if resources.BudgetWanted(emqx, *emqx.Spec.CoreTemplate.Spec.Replicas) {
+		wanted = 1
+	}
+	if len(existing) != wanted {
+		w.violate("there are %d budgets, wanted: %d", len(existing), wanted)
+		return
+	}
+	for _, budget := range existing {
+		w.happen("a budget at the end")
+		if !resources.SameBudget(budget, emqx, revision) {
+			w.violate("the budget is not that of revision %s as it was asked for: %+v", revision, budget.Spec)
+		}
+	}
+}
+
 // checkEnd is invariants 7 and 9: nothing is left behind.
 func (w *world) checkEnd() {
 	emqx := w.resource()
@@ -333,6 +381,7 @@ func (w *world) checkEnd() {
 		}
 	}
 	w.checkStorageEnd()
+	w.checkBudgetEnd(emqx, revision)
 	for _, b := range w.brokers {
 		if !b.dead && b.evac != nil {
 			w.violate("an evacuation of %s is left", b.name)

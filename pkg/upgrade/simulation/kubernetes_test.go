@@ -75,7 +75,7 @@ func (w *world) collectGarbage() {
 	for _, service := range all[*corev1.Service](w.kube, services) {
 		owners[service.UID] = true
 	}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, services, configMaps, secrets, endpointSlices, pods} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, services, configMaps, secrets, endpointSlices, budgets, pods} {
 		for _, o := range w.kube.collections[resource].list() {
 			controller := metav1.GetControllerOfNoCopy(o)
 			if controller == nil || owners[controller.UID] || !o.GetDeletionTimestamp().IsZero() || w.rng.IntN(3) > 0 {

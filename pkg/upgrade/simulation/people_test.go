@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -197,6 +198,15 @@ func edits() []happening {
 			core(spec).Replicas = ptr.To(max(1, *core(spec).Replicas-1))
 			core(spec).Env = []corev1.EnvVar{{Name: "FEWER", Value: strconv.Itoa(w.rng.IntN(100))}}
 		}),
+		edit(1, "another budget", func(w *world, spec *v2beta1.EMQXSpec) {
+			core(spec).MinAvailable, core(spec).MaxUnavailable = nil, nil
+			switch w.rng.IntN(3) {
+			case 0:
+				core(spec).MinAvailable = ptr.To(intstr.FromInt32(1))
+			case 1:
+				core(spec).MaxUnavailable = ptr.To(intstr.FromString("50%"))
+			}
+		}),
 		edit(1, "listeners Service on or off", func(_ *world, spec *v2beta1.EMQXSpec) { toggle(&spec.ListenersServiceTemplate) }),
 		edit(1, "dashboard Service on or off", func(_ *world, spec *v2beta1.EMQXSpec) { toggle(&spec.DashboardServiceTemplate) }),
 		edit(1, "another port of the Service", func(_ *world, spec *v2beta1.EMQXSpec) {
@@ -305,7 +315,7 @@ func faults() []happening {
 		}},
 		{"a relist", 3, (*world).expire},
 		{"a kind of write that is refused", 1, func(w *world) bool {
-			refused := []string{"apply services", "create statefulsets", "apply configmaps", "apply statefulsets", "apply status of pods", "delete statefulsets"}
+			refused := []string{"apply services", "create statefulsets", "apply configmaps", "apply statefulsets", "apply status of pods", "delete statefulsets", "apply poddisruptionbudgets"}
 			w.refused = refused[w.rng.IntN(len(refused))]
 			w.note("the API server refuses to %s", w.refused)
 			return true
@@ -371,7 +381,7 @@ func (w *world) expire() bool {
 }
 
 func (w *world) anyResource() schema.GroupVersionResource {
-	of := []schema.GroupVersionResource{statefulSets, pods, services, configMaps, endpointSlices, emqxes}
+	of := []schema.GroupVersionResource{statefulSets, pods, services, configMaps, endpointSlices, budgets, emqxes}
 	return of[w.rng.IntN(len(of))]
 }
 
@@ -426,6 +436,18 @@ func doings() []happening {
 		}},
 		{"a lost listeners Service", 1, func(w *world) bool { return w.vanish(services, w.names.ListenersServiceName()) }},
 		{"a lost headless Service", 1, func(w *world) bool { return w.vanish(services, w.names.HeadlessServiceName()) }},
+		{"a lost budget", 1, func(w *world) bool { return w.vanish(budgets, w.names.CoreBudgetName()) }},
+		{"a stranger widens the budget", 1, func(w *world) bool {
+			budget, exists := get[*policyv1.PodDisruptionBudget](w.kube, budgets, w.names.CoreBudgetName())
+			if !exists {
+				return false
+			}
+			w.note("a stranger has the budget protect all nodes")
+			budget = budget.DeepCopy()
+			delete(budget.Spec.Selector.MatchLabels, v2beta1.LabelPodTemplateHash)
+			w.kube.put(budgets, budget)
+			return true
+		}},
 		{"a lost ConfigMap", 1, func(w *world) bool {
 			existing := all[*corev1.ConfigMap](w.kube, configMaps)
 			return len(existing) > 0 && w.vanish(configMaps, existing[w.rng.IntN(len(existing))].Name)

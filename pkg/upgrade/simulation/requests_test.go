@@ -34,6 +34,7 @@ func TestRequests(t *testing.T) {
 		w.until("the upgrade", 10*time.Minute)
 		w.report("one upgrade of three nodes in "+w.now().Sub(began).String(), w.requests)
 		require.Equal(t, 2, w.requests["apply services"], "one write a Service")
+		require.Equal(t, 1, w.requests["apply poddisruptionbudgets"], "the move of the selector")
 		require.Equal(t, 1, w.requests["create statefulsets"])
 		require.Equal(t, 1, w.requests["delete statefulsets"])
 		require.Equal(t, 1+3, w.requests["apply statefulsets"], "marked once, scaled down one by one")

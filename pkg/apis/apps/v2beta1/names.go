@@ -83,6 +83,11 @@ func IsNodeCookieSecret(name string) bool { return strings.HasSuffix(name, nodeC
 // BootstrapAPIKeySecretName is the name of the Secret with the API keys.
 func (e *EMQX) BootstrapAPIKeySecretName() string { return e.Name + "-bootstrap-api-key" }
 
+// CoreBudgetName is the name of the PodDisruptionBudget of the core nodes.
+func (e *EMQX) CoreBudgetName() string { return e.Name + coreBudgetSuffix }
+
+const coreBudgetSuffix = "-core"
+
 // CoreSetName is the name of the StatefulSet of a revision's core nodes.
 func (e *EMQX) CoreSetName(revision string) string {
 	return fmt.Sprintf("%s-core-%s", e.Name, revision)
@@ -105,7 +110,7 @@ func (e *EMQX) NodeDomain() string {
 
 // ResourceOf is the name of the resource that would make an object of the given name; empty when none would.
 func ResourceOf(object string) string {
-	for _, suffix := range []string{"-headless", "-dashboard", "-listeners", nodeCookieSuffix, "-bootstrap-api-key", "-configs"} {
+	for _, suffix := range []string{"-headless", "-dashboard", "-listeners", nodeCookieSuffix, "-bootstrap-api-key", "-configs", coreBudgetSuffix} {
 		if name, ok := strings.CutSuffix(object, suffix); ok {
 			return name
 		}

@@ -88,11 +88,13 @@ type EMQXReplicantTemplateSpec struct {
 	// +kubebuilder:validation:Maximum=200
 	Replicas *int32 `json:"replicas,omitempty"`
 	// MinAvailable is for the PodDisruptionBudget of the role: how many pods, or how many percent of them, must stay
-	// available when Kubernetes nodes are drained. This version makes no budgets and says so in an event.
+	// available when Kubernetes nodes are drained. The budget protects the pods that serve; those of a revision that leaves,
+	// or does not serve yet, neither count nor are held.
 	// +optional
 	MinAvailable *intstr.IntOrString `json:"minAvailable,omitempty"`
 	// MaxUnavailable is for the PodDisruptionBudget of the role: how many pods, or how many percent of them, may be
-	// unavailable when Kubernetes nodes are drained. This version makes no budgets and says so in an event.
+	// unavailable when Kubernetes nodes are drained. Without it and minAvailable it is 1, and a cluster of one node has no
+	// budget.
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// Command replaces the entrypoint of the image.
