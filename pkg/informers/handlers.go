@@ -26,6 +26,7 @@ type Wake func(key cache.ObjectName, kind string)
 //	Service        yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	EndpointSlice  yes       UID, endpoints or owner changed                      yes       its Service's controller
 //	ConfigMap      yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
+//	VolumeClaim    yes       replaced, or labels, owner or deletion changed       yes       its label's instance
 //	Secret         yes       as a ConfigMap; of a cookie, any write               yes       its controller, or who claims its name
 func (c *Caches) Handle(wake Wake, panicked func()) error {
 	for _, err := range []error{
@@ -35,6 +36,7 @@ func (c *Caches) Handle(wake Wake, panicked func()) error {
 		handle(c, &c.Services, "Service", serviceChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.EndpointSlices, "EndpointSlice", endpointsChanged, c.servicesController, wake, panicked),
 		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrHandedOver, c.claimantOf, wake, panicked),
+		handle(c, &c.Claims, "PersistentVolumeClaim", replacedOrHandedOver, c.claimantOf, wake, panicked),
 		handle(c, &c.Secrets, "Secret", secretChanged, c.claimantOf, wake, panicked),
 	} {
 		if err != nil {
