@@ -32,6 +32,7 @@ var (
 	configMaps     = corev1.SchemeGroupVersion.WithResource("configmaps")
 	secrets        = corev1.SchemeGroupVersion.WithResource("secrets")
 	endpointSlices = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	volumeClaims   = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
 	emqxes         = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 )
 
@@ -69,7 +70,7 @@ type change struct {
 
 func newAPIServer(w *world) *apiserver {
 	s := &apiserver{w: w, collections: map[schema.GroupVersionResource]*collection{}}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, emqxes} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, emqxes, volumeClaims} {
 		c := &collection{resource: resource, objects: map[string]object{}}
 		s.collections[resource], s.ordered = c, append(s.ordered, c)
 	}
