@@ -21,7 +21,7 @@ func documentedCommands(t *testing.T) []string {
 	commands := commandsOf(t, "README.md")
 	end := slices.IndexFunc(commands, func(command string) bool { return strings.HasPrefix(command, "kubectl delete") })
 	require.Positive(t, end)
-	return slices.Insert(commands, end, slices.Concat(commandsOf(t, "docs/durable-storage.md"), commandsOf(t, "docs/versions.md"))...)
+	return slices.Insert(commands, end, slices.Concat(commandsOf(t, "docs/durable-storage.md"), commandsOf(t, "docs/versions.md"), commandsOf(t, "docs/volumes.md"))...)
 }
 
 // commandsOf are the commands of a page: the lines that are indented by four spaces and begin with the name of a program.
