@@ -40,7 +40,7 @@ func ofClients() []mutation {
 		{machine + "upkeep.go", "lone && left <= 0", "lone && left < 0 && false", "the last node of a cluster stays shut out"},
 		{machine + "claims.go", "if left := letGo(s, set); len(left) > 0 {", "if left := letGo(s, set); false && len(left) > 0 {", "a node that was made to leave comes back with its data"},
 		{machine + "claims.go", "if alone && s.lastServed() == revision {", "if alone && false {", "the data of a cluster whose set was lost is deleted"},
-		{machine + "claims.go", "revisions[min(limit, len(revisions)):]", "revisions[len(revisions):]", "claims of old revisions stay for ever"},
+		{machine + "claims.go", "revisions[min(limit, len(revisions)):]", "revisions[min(limit+1, len(revisions)):]", "claims of a revision too many stay"},
 		{machine + "leaving.go", "len(s.remaining(set)) == 0 && !set.PodsUnseen &&", "len(s.remaining(set)) == 0 &&", "a set is deleted whose pods were not seen"},
 		{machine + "leaving.go", "(notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))", "!resources.ServiceEnabled(s.EMQX, resources.Listeners)", "a set is removed before its nodes were asked"},
 		{machine + "clients.go", "case s.stopped(pod), !node.Known() && s.unlisted(pod):", "case s.stopped(pod):", "clients of a stopped node count twice"},
