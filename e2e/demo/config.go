@@ -53,6 +53,8 @@ type Config struct {
 	// ReplicaSeconds is how long a node takes to copy a replica of a shard of durable storage; zero means one second. A real one
 	// takes as long as there is data.
 	ReplicaSeconds float64
+	// VolumeSize has the data of each node be on a persistent volume of that size; empty for data that goes with the pod.
+	VolumeSize string
 	// Patch is the change, a JSON merge patch. Empty means another imagePullPolicy, as in EMQX's documentation.
 	Patch string
 

@@ -156,6 +156,14 @@ func (c *Config) sample(path string) (*unstructured.Unstructured, error) {
 		{number(c.InitialDelaySeconds, false), []string{"spec", "updateStrategy", "initialDelaySeconds"}},
 		{[]any{map[string]any{"name": "EMQX_STANDIN_STORAGE_SCALE", "value": fmt.Sprint(c.ReplicaSeconds / measure.JoinSeconds)}}, []string{"spec", "coreTemplate", "spec", "env"}},
 	}
+	if c.VolumeSize != "" {
+		changes = append(changes, struct {
+			value any
+			path  []string
+		}{map[string]any{
+			"accessModes": []any{"ReadWriteOnce"}, "resources": map[string]any{"requests": map[string]any{"storage": c.VolumeSize}},
+		}, []string{"spec", "coreTemplate", "spec", "volumeClaimTemplates"}})
+	}
 	for _, change := range changes {
 		if change.value == nil {
 			continue

@@ -21,7 +21,11 @@ func documentedCommands(t *testing.T) []string {
 	commands := commandsOf(t, "README.md")
 	end := slices.IndexFunc(commands, func(command string) bool { return strings.HasPrefix(command, "kubectl delete") })
 	require.Positive(t, end)
-	return slices.Insert(commands, end, slices.Concat(commandsOf(t, "docs/durable-storage.md"), commandsOf(t, "docs/versions.md"), commandsOf(t, "docs/disruptions.md"))...)
+	var pages []string
+	for _, page := range []string{"durable-storage", "versions", "volumes", "disruptions"} {
+		pages = append(pages, commandsOf(t, "docs/"+page+".md")...)
+	}
+	return slices.Insert(commands, end, pages...)
 }
 
 // commandsOf are the commands of a page: the lines that are indented by four spaces and begin with the name of a program.

@@ -147,11 +147,25 @@ func TestResource(t *testing.T) {
 		c.patch(`{"spec":{"replicantTemplate":{"spec":{"replicas":2}}}}`)
 		refused := c.until("Stalled", func(e *v2beta1.EMQX) bool { return e.Status.State == "Stalled" })
 		require.Contains(t, condition(refused, v2beta1.ConditionStalled).Message, "spec.replicantTemplate")
-		c.patch(`{"spec":{"replicantTemplate":null,"revisionHistoryLimit":5}}`)
+		c.patch(`{"spec":{"replicantTemplate":null,"config":{"mode":"Replace"}}}`)
 		c.until("Ready", ready)
 		require.Eventually(t, func() bool {
-			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "revisionHistoryLimit")
+			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "spec.config.mode")
 		}, patience, stalledPoll)
+	})
+
+	t.Run("a volume for each node, that goes with the resource, and none any more", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"revisionHistoryLimit":0,"coreTemplate":{"spec":{"volumeClaimRetention":"Delete",
+			"volumeClaimTemplates":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Mi"}}}}}}}`)
+		c.until("the upgrade", ready)
+		require.Eventually(t, func() bool {
+			claims := c.allClaims()
+			return len(claims) == 3 && len(claims[0].OwnerReferences) == 1
+		}, patience, stalledPoll)
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"volumeClaimTemplates":null}}}}`)
+		c.until("the upgrade", ready)
+		require.Eventually(t, func() bool { return len(c.allClaims()) == 0 }, patience, stalledPoll)
 	})
 
 	t.Run("what was deleted or edited by hand is put back", func(t *testing.T) {

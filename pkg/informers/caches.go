@@ -31,6 +31,7 @@ import (
 // +kubebuilder:rbac:groups=apps.emqx.io,resources=emqxes,verbs=list;watch
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=pods;services;configmaps;secrets,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch
 
@@ -52,6 +53,7 @@ type Caches struct {
 	Budgets        Cache[*policyv1.PodDisruptionBudget]
 	ConfigMaps     Cache[*metav1.PartialObjectMetadata]
 	Secrets        Cache[*metav1.PartialObjectMetadata]
+	Claims         Cache[*metav1.PartialObjectMetadata]
 
 	start         []func(stop <-chan struct{})
 	shutdown      []func()
@@ -62,6 +64,7 @@ type Caches struct {
 var (
 	configMapsResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	secretsResource    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+	claimsResource     = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
 )
 
 // New makes the caches for the given namespaces, none meaning all. They are empty until Run.
@@ -92,8 +95,11 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 	// them back, and one that is somebody else's may have a name that a cluster needs.
 	kube := informers.NewSharedInformerFactoryWithOptions(clients.Kube, noResync, informers.WithNamespace(namespace), informers.WithTransform(trim))
 	meta := metadatainformer.NewFilteredSharedInformerFactory(clients.Metadata, noResync, namespace, nil)
+	claims := metadatainformer.NewFilteredSharedInformerFactory(clients.Metadata, noResync, namespace, labelled)
 	c.start = append(c.start, emqx.Start, pods.Start, kube.Start, meta.Start)
+	c.start = append(c.start, claims.Start)
 	c.shutdown = append(c.shutdown, emqx.Shutdown, pods.Shutdown, kube.Shutdown, meta.Shutdown)
+	c.shutdown = append(c.shutdown, claims.Shutdown)
 
 	for _, err := range []error{
 		c.addEMQXes(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
@@ -104,6 +110,8 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 		c.Budgets.add(namespace, kube.Policy().V1().PodDisruptionBudgets().Informer()),
 		c.ConfigMaps.add(namespace, meta.ForResource(configMapsResource).Informer(), byController),
 		c.Secrets.add(namespace, meta.ForResource(secretsResource).Informer()),
+		c.Claims.add(namespace, claims.ForResource(claimsResource).Informer(), byClaim),
+		claims.ForResource(claimsResource).Informer().SetTransform(trimClaim),
 		meta.ForResource(configMapsResource).Informer().SetTransform(trim),
 		meta.ForResource(secretsResource).Informer().SetTransform(trim),
 	} {

@@ -26,6 +26,7 @@ type Wake func(key cache.ObjectName, kind string)
 //	Service              yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	EndpointSlice        yes       UID, endpoints or owner changed                      yes       its Service's controller
 //	PodDisruptionBudget  yes       spec or metadata changed                             yes       its controller, or who claims its name
+//	VolumeClaim          yes       replaced, or labels, owner or deletion changed       yes       its label's instance
 //	ConfigMap            yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
 //	Secret               yes       as a ConfigMap; of a cookie, any write               yes       its controller, or who claims its name
 func (c *Caches) Handle(wake Wake, panicked func()) error {
@@ -37,6 +38,7 @@ func (c *Caches) Handle(wake Wake, panicked func()) error {
 		handle(c, &c.EndpointSlices, "EndpointSlice", endpointsChanged, c.servicesController, wake, panicked),
 		handle(c, &c.Budgets, "PodDisruptionBudget", budgetChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrHandedOver, c.claimantOf, wake, panicked),
+		handle(c, &c.Claims, "PersistentVolumeClaim", replacedOrHandedOver, c.claimantOf, wake, panicked),
 		handle(c, &c.Secrets, "Secret", secretChanged, c.claimantOf, wake, panicked),
 	} {
 		if err != nil {

@@ -35,7 +35,7 @@ var (
 	services    = corev1.SchemeGroupVersion.WithResource("services")
 	endpoints   = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
 	budgets     = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
-	metadataFor = map[schema.GroupVersionResource]string{configMapsResource: "ConfigMap", secretsResource: "Secret"}
+	metadataFor = map[schema.GroupVersionResource]string{configMapsResource: "ConfigMap", secretsResource: "Secret", claimsResource: "PersistentVolumeClaim"}
 )
 
 // world is a Kubernetes with one cluster, e, and who is woken by what changes in it.
@@ -62,7 +62,7 @@ func newWorld(t *testing.T) *world {
 		budgets:   &policyv1.PodDisruptionBudget{ObjectMeta: owned("budget", "EMQX", v2beta1.SchemeGroupVersion, "e")},
 	}, trackers: map[schema.GroupVersionResource]kubetesting.ObjectTracker{
 		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
-		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(),
+		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(), claimsResource: meta.Tracker(),
 	}}
 	for resource, kind := range metadataFor {
 		w.objects[resource] = &metav1.PartialObjectMetadata{
@@ -189,6 +189,7 @@ func TestHandlers(t *testing.T) {
 		}, "PodDisruptionBudget wakes n/e"},
 		{configMapsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "ConfigMap wakes n/e"},
 		{secretsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "Secret wakes n/e"},
+		{claimsResource, nil, changes{"labels": label}, changes{"finalizers": finalizer}, "PersistentVolumeClaim wakes n/e"},
 	} {
 		t.Run(row.resource.Resource, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -259,6 +260,9 @@ func TestWhoIsWoken(t *testing.T) {
 		{"a pod that its set left behind", pods, []schema.GroupVersionResource{emqxes}, func(w *world) {
 			w.meta(pods).OwnerReferences, w.meta(pods).Labels = nil, map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy}
 		}, []string{"Pod wakes n/e"}},
+		{"a claim by its label", claimsResource, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(claimsResource).OwnerReferences, w.meta(claimsResource).Labels = nil, map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy}
+		}, []string{"PersistentVolumeClaim wakes n/e"}},
 		{"a Secret of nobody's", secretsResource, nil, func(w *world) { w.meta(secretsResource).OwnerReferences = nil }, nil},
 		{"a Secret of another controller's", secretsResource, nil, func(w *world) {
 			w.meta(secretsResource).OwnerReferences[0].Kind = "Other"
@@ -358,4 +362,17 @@ func TestTrim(t *testing.T) {
 	require.Equal(t, map[string]string{discoveryv1.LabelServiceName: "e-listeners"}, slice.Labels)
 	require.Equal(t, []discoveryv1.Endpoint{{Conditions: discoveryv1.EndpointConditions{Ready: &ready}, TargetRef: &corev1.ObjectReference{UID: "p"}}, {}}, slice.Endpoints)
 	require.Equal(t, []metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", FieldsV1: metav1.NewFieldsV1(fieldsOfData)}}, secret.ManagedFields, "who wrote the content")
+}
+
+// TestTrimClaim: of a claim it is kept which it is, and whether the operator had it go with the resource.
+func TestTrimClaim(t *testing.T) {
+	claim := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: "c", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"a": "b"}, Finalizers: []string{"a/b"},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "other"}, {Manager: ClaimManager, FieldsV1: metav1.NewFieldsV1("{}")}},
+	}}
+	_, err := trimClaim(claim)
+	require.NoError(t, err)
+	require.Equal(t, metav1.ObjectMeta{
+		Name: "c", Labels: map[string]string{"a": "b"}, Finalizers: []string{"a/b"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: ClaimManager}},
+	}, claim.ObjectMeta)
 }

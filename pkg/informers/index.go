@@ -108,6 +108,26 @@ func trim(object any) (any, error) {
 	return object, nil
 }
 
+// ClaimManager is the field manager of the owner references that the operator puts on claims of volumes.
+const ClaimManager = "emqx-bg-operator-claims"
+
+// trimClaim drops of a claim what no decision is made from: of its managed fields only whether it was the operator that put
+// an owner reference on it stays.
+func trimClaim(object any) (any, error) {
+	claim, ok := object.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return object, nil // The last known state of what was deleted: it was trimmed before.
+	}
+	var ours []metav1.ManagedFieldsEntry
+	for _, fields := range claim.ManagedFields {
+		if fields.Manager == ClaimManager {
+			ours = append(ours, metav1.ManagedFieldsEntry{Manager: fields.Manager})
+		}
+	}
+	claim.ManagedFields, claim.Annotations = ours, nil
+	return claim, nil
+}
+
 // updated reports whether managed fields are those of somebody who updates, where this operator applies.
 func updated(fields metav1.ManagedFieldsEntry) bool {
 	return fields.Operation == metav1.ManagedFieldsOperationUpdate && fields.Subresource == ""

@@ -41,6 +41,11 @@ func ApplyOwnerReference(emqx *v2beta1.EMQX) *applymeta.OwnerReferenceApplyConfi
 		WithName(emqx.Name).WithUID(emqx.UID).WithController(true)
 }
 
+// ApplyDependence has an object go with the resource, which does not control it.
+func ApplyDependence(emqx *v2beta1.EMQX) *applymeta.OwnerReferenceApplyConfiguration {
+	return applymeta.OwnerReference().WithAPIVersion(v2beta1.SchemeGroupVersion.String()).WithKind(v2beta1.Kind).WithName(emqx.Name).WithUID(emqx.UID)
+}
+
 func ownerReference(emqx *v2beta1.EMQX) *metav1.OwnerReference {
 	controller := true
 	return &metav1.OwnerReference{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -67,6 +68,15 @@ func TestGolden(t *testing.T) {
 	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
 	require.NoError(t, err)
 	golden(t, "statefulset", set)
+	volumes := sample(func(e *v2beta1.EMQX) {
+		e.Spec.CoreTemplate.Spec.VolumeClaimTemplates = corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: ptr.To("fast"),
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Gi")}},
+		}
+	})
+	set, err = StatefulSet(volumes, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
+	require.NoError(t, err)
+	golden(t, "statefulset-volumes", set)
 	for _, kind := range ServiceKinds() {
 		service, err := Service(emqx, kind, "5d8c", ports)
 		require.NoError(t, err)

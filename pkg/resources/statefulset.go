@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -70,6 +71,7 @@ func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
 				ObjectMeta: metav1.ObjectMeta{Labels: with(user.Labels, labels), Annotations: user.Annotations},
 				Spec:       corePodSpec(emqx, set),
 			},
+			VolumeClaimTemplates: claimTemplates(emqx, labels),
 		},
 	}, nil
 }
@@ -170,18 +172,45 @@ func coreMounts(emqx *v2beta1.EMQX) []corev1.VolumeMount {
 		{Name: bootstrapAPIKeyVolume, MountPath: bootstrapFile, SubPath: BootstrapAPIKeyKey, ReadOnly: true},
 		{Name: BootstrapConfigVolume, MountPath: "/opt/emqx/etc/emqx.conf", SubPath: configKey, ReadOnly: true},
 		{Name: emqx.Name + "-core-log", MountPath: "/opt/emqx/log"},
-		{Name: emqx.Name + "-core-data", MountPath: "/opt/emqx/data"},
+		{Name: emqx.CoreDataVolume(), MountPath: "/opt/emqx/data"},
 	}
 }
 
 func coreVolumes(emqx *v2beta1.EMQX, configMap string) []corev1.Volume {
 	emptyDir := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
-	return append([]corev1.Volume{
+	volumes := []corev1.Volume{
 		{Name: bootstrapAPIKeyVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: emqx.BootstrapAPIKeySecretName()}}},
 		{Name: BootstrapConfigVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
 		}}},
 		{Name: emqx.Name + "-core-log", VolumeSource: emptyDir},
-		{Name: emqx.Name + "-core-data", VolumeSource: emptyDir},
-	}, emqx.Spec.CoreTemplate.Spec.ExtraVolumes...)
+	}
+	if VolumeClaimOf(emqx) == nil {
+		volumes = append(volumes, corev1.Volume{Name: emqx.CoreDataVolume(), VolumeSource: emptyDir})
+	}
+	return append(volumes, emqx.Spec.CoreTemplate.Spec.ExtraVolumes...)
+}
+
+// VolumeClaimOf is the claim that a resource asks for a core node's data; nil when it asks for none.
+func VolumeClaimOf(emqx *v2beta1.EMQX) *corev1.PersistentVolumeClaimSpec {
+	asked := &emqx.Spec.CoreTemplate.Spec.VolumeClaimTemplates
+	if equality.Semantic.DeepEqual(*asked, corev1.PersistentVolumeClaimSpec{}) {
+		return nil
+	}
+	return asked
+}
+
+// claimTemplates are the volumes that each pod of a set has of its own. What becomes of claims is the operator's to say, not
+// the set's: its policy is Kubernetes' default, to retain them.
+func claimTemplates(emqx *v2beta1.EMQX, labels map[string]string) []corev1.PersistentVolumeClaim {
+	asked := VolumeClaimOf(emqx)
+	if asked == nil {
+		return nil
+	}
+	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: emqx.CoreDataVolume(), Labels: labels}, Spec: *asked.DeepCopy()}
+	if claim.Spec.VolumeMode == nil {
+		mode := corev1.PersistentVolumeFilesystem
+		claim.Spec.VolumeMode = &mode
+	}
+	return []corev1.PersistentVolumeClaim{claim}
 }

@@ -352,6 +352,8 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 		return c.config.Caches.Pods.Seen(namespace, version)
 	case "ConfigMap":
 		return c.config.Caches.ConfigMaps.Seen(namespace, version)
+	case "PersistentVolumeClaim":
+		return c.config.Caches.Claims.Seen(namespace, version)
 	case "Secret":
 		return c.config.Caches.Secrets.Seen(namespace, version)
 	}

@@ -35,6 +35,7 @@ import (
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create
 // +kubebuilder:rbac:groups="",resources=pods,verbs=delete
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=patch;delete
 // +kubebuilder:rbac:groups="",resources=pods/status,verbs=patch
 
 // FieldManager is the name under which the operator writes.
@@ -115,6 +116,10 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 		return e.doBudget(ctx, s, action)
 	case machine.DeletePod:
 		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
+	case machine.DeleteClaim:
+		return e.deleteClaim(ctx, s, a)
+	case machine.BindClaim:
+		return e.bindClaim(ctx, s, a)
 	case machine.SetGate:
 		status := corev1.ConditionFalse
 		if a.Serving {

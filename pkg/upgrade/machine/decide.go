@@ -21,7 +21,6 @@ func Decide(s Snapshot) Decision {
 	}
 	decision.Groups = append(upkeep(s), decision.Groups...)
 	decision.After = soonest(decision.After, vouching(s))
-	decision.Notices = append(formerDefaults(s), decision.Notices...)
 	return deadline(s, decision)
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -253,4 +255,29 @@ func unseen(name string) func(*Snapshot) {
 			s.Observation.Nodes[node] = observation
 		}
 	}
+}
+
+func volume(size string) corev1.PersistentVolumeClaimSpec {
+	return corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}},
+	}
+}
+
+func withVolumes(s *Snapshot) { s.EMQX.Spec.CoreTemplate.Spec.VolumeClaimTemplates = volume("1Gi") }
+
+// withClaims adds claims, which get their names.
+func withClaims(claims ...Claim) func(*Snapshot) {
+	return func(s *Snapshot) {
+		for _, claim := range claims {
+			claim.Name = fmt.Sprintf("e-core-data-e-core-%s-%d", claim.Revision, claim.Ordinal)
+			claim.UID = types.UID("claim " + claim.Name)
+			s.Claims = append(s.Claims, claim)
+		}
+	}
+}
+
+// claimed gives each pod of a set its claim.
+func claimed(revision string) func(*Snapshot) {
+	return withClaims(Claim{Revision: revision}, Claim{Revision: revision, Ordinal: 1})
 }

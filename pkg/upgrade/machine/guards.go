@@ -5,9 +5,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
@@ -62,7 +59,8 @@ func former(s Snapshot) Lack {
 
 // problemOf says what only a person can mend before the specification can be carried out, nil when it can be.
 func problemOf(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported, upgradePath} {
+	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported, upgradePath,
+		formerClaims} {
 		if problem := rule(s); problem != nil {
 			return problem
 		}
@@ -148,8 +146,6 @@ func unsupported(s Snapshot) *Lack {
 		return say("spec.coreTemplate.spec.replicas: a cluster needs at least one core node")
 	case spec.ReplicantTemplate != nil && (spec.ReplicantTemplate.Spec.Replicas == nil || *spec.ReplicantTemplate.Spec.Replicas > 0):
 		return say("spec.replicantTemplate: this version runs clusters of core nodes; set its replicas to 0 or remove it")
-	case !equality.Semantic.DeepEqual(spec.CoreTemplate.Spec.VolumeClaimTemplates, corev1.PersistentVolumeClaimSpec{}):
-		return say("spec.coreTemplate.spec.volumeClaimTemplates: this version keeps no persistent volumes; remove it")
 	case spec.UpdateStrategy.Promotion == v2beta1.PromotionManual:
 		return say("spec.updateStrategy.promotion: this version knows Automatic only; paused holds an upgrade")
 	case spec.UpdateStrategy.OnDeadline == v2beta1.DeadlineRollback:

@@ -38,9 +38,16 @@ func TestGuards(t *testing.T) {
 		{"nobody noted what a set was made with", upgrading(v2beta1.PhaseEvacuating, withCookie("new", time.Second), withSet("blue", func(s *Set) { s.CookieDigest = "" }),
 			withSet("green", func(s *Set) { s.CookieDigest = "" })), v2beta1.PhaseEvacuating, "", false},
 		{"replicants", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.ReplicantTemplate = &v2beta1.EMQXReplicantTemplate{} })), v2beta1.PhaseDone, "Unsupported", false},
-		{"volumes", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) {
+		{"a volume of no size", upgrading(v2beta1.PhaseDone, without("blue"), withSpec(func(spec *v2beta1.EMQXSpec) {
 			spec.CoreTemplate.Spec.VolumeClaimTemplates.StorageClassName = ptr.To("fast")
-		})), v2beta1.PhaseDone, "Unsupported", false},
+		})), v2beta1.PhaseDone, "InvalidSpec", false},
+		{"a volume", upgrading(v2beta1.PhaseDone, without("blue"), withVolumes), v2beta1.PhaseDone, "", false},
+		{"claims of a deleted resource under the name of the set that is to be made", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green"),
+			withClaims(Claim{Revision: "green", Former: true})), v2beta1.PhaseProvisioning, "FormerClaims", false},
+		{"they are being deleted", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green"),
+			withClaims(Claim{Revision: "green", Former: true, Deleting: true})), v2beta1.PhaseProvisioning, "", false},
+		{"they are under another name", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green"),
+			withClaims(Claim{Revision: "red", Former: true})), v2beta1.PhaseProvisioning, "", false},
 		{"durable sessions", upgrading(v2beta1.PhaseDone, func(s *Snapshot) { s.Config.DurableSessions = true }), v2beta1.PhaseDone, "Unsupported", false},
 		{"manual promotion", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.Promotion = v2beta1.PromotionManual })), v2beta1.PhaseDone, "Unsupported", false},
 		{"rollback on deadline", upgrading(v2beta1.PhaseDone, withSpec(func(spec *v2beta1.EMQXSpec) { spec.UpdateStrategy.OnDeadline = v2beta1.DeadlineRollback })), v2beta1.PhaseDone, "Unsupported", false},

@@ -244,14 +244,14 @@ func absent(s Snapshot) []string {
 	}
 	var names []string
 	for _, set := range s.Sets {
-		for ordinal := set.Replicas; ordinal < set.NodeCount && !set.PodsUnseen; ordinal++ {
+		for ordinal := s.keeps(set); ordinal < set.NodeCount && !set.PodsUnseen; ordinal++ {
 			if node := set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal)); !exists[node] {
 				names = append(names, node)
 			}
 		}
-		kept := set.Replicas // Its pods may come back at any moment.
+		kept := s.keeps(set) // Its pods may come back at any moment.
 		if set.PodsUnseen {
-			kept = max(set.Replicas, set.NodeCount) // Or are there.
+			kept = max(kept, set.NodeCount) // Or are there.
 		}
 		for ordinal := range kept {
 			exists[set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal))] = true

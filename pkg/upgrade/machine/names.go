@@ -52,6 +52,13 @@ func Describe(s Snapshot, action Action) string {
 		return "delete StatefulSet " + name(a.Name)
 	case SetGate:
 		return "write the readiness gate of pod " + name(a.Pod)
+	case DeleteClaim:
+		return "delete PersistentVolumeClaim " + name(a.Name)
+	case BindClaim:
+		if a.Bind {
+			return fmt.Sprintf("have PersistentVolumeClaim %s go with the resource", name(a.Name))
+		}
+		return fmt.Sprintf("have PersistentVolumeClaim %s outlive the resource", name(a.Name))
 	case SetSiteCondition:
 		return "tell on pod " + name(a.Pod) + " whether it holds replicas"
 	}

@@ -8,22 +8,8 @@ import (
 
 const fieldHasNoEffect = "FieldHasNoEffect"
 
-// formerHistoryLimit is what the schema of emqx-operator 2.x wrote into every resource that did not say otherwise.
-const formerHistoryLimit = 3
-
-const historyLimitIgnored = "sets of earlier revisions leave with their pods"
-
 func hasNoEffect(field, instead string) Lack {
 	return Lack{fieldHasNoEffect, fmt.Sprintf("%s has no effect: %s", field, instead)}
-}
-
-// formerDefaults tells of fields without effect that hold what emqx-operator 2.x wrote into them: nobody asked for it. It is
-// told when the resource is first seen, which its status remembers by the generation that was observed, and never again.
-func formerDefaults(s Snapshot) []Lack {
-	if limit := s.EMQX.Spec.RevisionHistoryLimit; s.EMQX.Status.ObservedGeneration > 0 || limit == nil || *limit != formerHistoryLimit {
-		return nil
-	}
-	return []Lack{hasNoEffect("spec.revisionHistoryLimit", historyLimitIgnored)}
 }
 
 // notices tells of fields that are accepted and have no effect.
@@ -31,9 +17,6 @@ func notices(s Snapshot, set Set) []Lack {
 	var told []Lack
 	ignored := func(field, instead string) { told = append(told, hasNoEffect(field, instead)) }
 	spec := s.EMQX.Spec
-	if limit := spec.RevisionHistoryLimit; limit != nil && *limit != formerHistoryLimit {
-		ignored("spec.revisionHistoryLimit", historyLimitIgnored)
-	}
 	if field := ignoredSelector(s); field != "" {
 		ignored(field, "the Service selects the nodes that serve")
 	}

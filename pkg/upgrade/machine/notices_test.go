@@ -10,12 +10,10 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
-// TestNotices: a field without effect is told when Done is entered, and once a generation in it; what emqx-operator 2.x wrote by
-// itself only when the resource is first seen.
+// TestNotices: a field without effect is told when Done is entered, and once a generation in it.
 func TestNotices(t *testing.T) {
-	limit := func(value int32) func(*Snapshot) {
-		return withSpec(func(spec *v2beta1.EMQXSpec) { spec.RevisionHistoryLimit = ptr.To(value) })
-	}
+	replace := withSpec(func(spec *v2beta1.EMQXSpec) { spec.Config.Mode = v2beta1.ConfigModeReplace })
+	limit := withSpec(func(spec *v2beta1.EMQXSpec) { spec.RevisionHistoryLimit = ptr.To(int32(5)) })
 	observed := func(generation int64) func(*Snapshot) {
 		return func(s *Snapshot) { s.EMQX.Status.ObservedGeneration = generation }
 	}
@@ -24,12 +22,10 @@ func TestNotices(t *testing.T) {
 		s                Snapshot
 		event, condition bool
 	}{
-		{"a value of the user's, when Done is entered", upgrading(v2beta1.PhasePending, without("blue"), observed(2), limit(5)), true, true},
-		{"in Done, at another generation", upgrading(v2beta1.PhaseDone, without("blue"), observed(1), limit(5)), true, true},
-		{"at the same generation the event is not repeated", upgrading(v2beta1.PhaseDone, without("blue"), observed(2), limit(5)), false, true},
-		{"the default of emqx-operator 2.x, at first sight", upgrading("", without("blue"), without("green"), func(s *Snapshot) { s.Services = nil }, observed(0), limit(3)), true, false},
-		{"not when Done is entered", upgrading(v2beta1.PhasePending, without("blue"), observed(1), limit(3)), false, false},
-		{"nor at another generation", upgrading(v2beta1.PhaseDone, without("blue"), observed(1), limit(3)), false, false},
+		{"a value of the user's, when Done is entered", upgrading(v2beta1.PhasePending, without("blue"), observed(2), replace), true, true},
+		{"in Done, at another generation", upgrading(v2beta1.PhaseDone, without("blue"), observed(1), replace), true, true},
+		{"at the same generation the event is not repeated", upgrading(v2beta1.PhaseDone, without("blue"), observed(2), replace), false, true},
+		{"what has an effect", upgrading(v2beta1.PhaseDone, without("blue"), observed(1), limit), false, false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			decision := Decide(test.s)
@@ -41,9 +37,9 @@ func TestNotices(t *testing.T) {
 			require.Equal(t, test.event, told)
 			ready := meta.FindStatusCondition(status.Conditions, v2beta1.ConditionReady).Message
 			if test.condition {
-				require.Contains(t, ready, "spec.revisionHistoryLimit has no effect")
+				require.Contains(t, ready, "spec.config.mode has no effect")
 			} else {
-				require.NotContains(t, ready, "revisionHistoryLimit")
+				require.NotContains(t, ready, "has no effect")
 			}
 		})
 	}

@@ -11,18 +11,22 @@ import (
 //
 //	waits for  every pod that stays to be Ready, every node of them to run in one cluster with all nodes that answer, its
 //	           listeners to be up and clients to be welcome; and for no node that serves to be silent
-//	does       writes the configuration, creates or enlarges the sets, removes those that never served; notes on a set
+//	does       writes the configuration, creates or enlarges the sets, deletes before that the volume claims of nodes of
+//	           the same names that were let go; removes those that never served; notes on a set
 //	           that it is about to serve
 //	then       Switching
 func provisioning(s Snapshot) Decision {
 	for _, role := range s.roles() {
 		target, set := s.target(role), s.targetSet(role)
 		if set == nil {
+			if left := unusable(s); len(left) > 0 {
+				return do(s, serve(s), claimsLeft(left), append(retire(s), deleteClaims(left))...)
+			}
 			return do(s, serve(s), Lack{"SetMissing", "the set of revision " + target.Revision + " to be created"}, create(s, role)...)
 		}
 		if set.Replicas < target.Replicas {
-			lack := Lack{"SetTooSmall", fmt.Sprintf("set %s to have %d nodes", set.Name, target.Replicas)}
-			return do(s, serve(s), lack, Group{scale(s, *set)})
+			group, lack := grow(s, *set)
+			return do(s, serve(s), lack, group)
 		}
 		if lack := unready(s, *set); !lack.None() {
 			decision := do(s, serve(s), lack, retire(s)...)

@@ -29,6 +29,9 @@ type intent struct {
 	Labels             map[string]string                 `json:"labels,omitempty"`
 	Annotations        map[string]string                 `json:"annotations,omitempty"`
 	Core               v2beta1.EMQXReplicantTemplateSpec `json:"core"`
+	// VolumeClaim is nil for data that lives as long as its pod. So it was for all sets of versions that did not know it: it
+	// is no field of which an intent may say nothing.
+	VolumeClaim *corev1.PersistentVolumeClaimSpec `json:"volumeClaim,omitempty"`
 }
 
 // introduced are the fields that each version added, as paths of JSON names with [] for the items of a list. An intent of
@@ -60,6 +63,7 @@ func IntentOf(emqx *v2beta1.EMQX, ports resources.Ports) (string, error) {
 		Labels:             emqx.Spec.CoreTemplate.ObjectMeta.Labels,
 		Annotations:        emqx.Spec.CoreTemplate.ObjectMeta.Annotations,
 		Core:               core,
+		VolumeClaim:        resources.VolumeClaimOf(emqx),
 	}
 	for _, port := range ports.Dashboard {
 		if wanted.DashboardPorts == nil {
@@ -191,6 +195,10 @@ func changes(from, to string) string {
 		delete(flat, "core")
 		for name, value := range core {
 			flat["coreTemplate.spec."+name] = value
+		}
+		if claim, ok := flat["volumeClaim"]; ok {
+			delete(flat, "volumeClaim")
+			flat["coreTemplate.spec.volumeClaimTemplates"] = claim
 		}
 		return flat
 	}

@@ -73,12 +73,58 @@ func TestRevision(t *testing.T) {
 		{"resources", func(e *v2beta1.EMQX) {
 			e.Spec.CoreTemplate.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
 		}, false},
+		{"what becomes of claims", func(e *v2beta1.EMQX) {
+			e.Spec.CoreTemplate.Spec.VolumeClaimRetention = v2beta1.VolumeClaimsDeleted
+		}, true},
+		{"how many earlier revisions are kept", func(e *v2beta1.EMQX) { e.Spec.RevisionHistoryLimit = ptr.To(int32(0)) }, true},
+		{"a volume", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.Spec.VolumeClaimTemplates = volume("1Gi") }, false},
 		{"the command", func(e *v2beta1.EMQX) { e.Spec.CoreTemplate.Spec.Command = []string{"emqx"} }, false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			require.Equal(t, test.same, revision(t, test.change) == base)
 		})
 	}
+}
+
+// TestRevisionOfVolumes: another size or class of the volumes is another revision, and the same size in another form is not.
+func TestRevisionOfVolumes(t *testing.T) {
+	with := func(size string, change ...func(*corev1.PersistentVolumeClaimSpec)) *v2beta1.EMQX {
+		emqx := &v2beta1.EMQX{Spec: v2beta1.EMQXSpec{Image: "emqx/emqx:6.0.1"}}
+		if size != "" {
+			emqx.Spec.CoreTemplate.Spec.VolumeClaimTemplates = volume(size)
+		}
+		for _, c := range change {
+			c(&emqx.Spec.CoreTemplate.Spec.VolumeClaimTemplates)
+		}
+		return emqx
+	}
+	asked, err := IntentOf(with("1Gi"), resources.Ports{})
+	require.NoError(t, err)
+	sets := []Set{{Revision: "before", Intent: asked}}
+	for _, test := range []struct {
+		reason string
+		emqx   *v2beta1.EMQX
+		same   bool
+	}{
+		{"to the letter", with("1Gi"), true},
+		{"in another form", with("1024Mi"), true},
+		{"another size", with("2Gi"), false},
+		{"another class", with("1Gi", func(spec *corev1.PersistentVolumeClaimSpec) { spec.StorageClassName = ptr.To("fast") }), false},
+		{"none any more", with(""), false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			target, err := TargetOf(test.emqx, resources.Ports{}, sets)
+			require.NoError(t, err)
+			require.Equal(t, test.same, target.Revision == "before")
+		})
+	}
+	without, err := IntentOf(with(""), resources.Ports{})
+	require.NoError(t, err)
+	require.NotContains(t, without, "olume", "an intent without volumes is as it was before there were any")
+	target, err := TargetOf(with("1Gi"), resources.Ports{}, []Set{{Revision: "before", Intent: without}})
+	require.NoError(t, err)
+	require.NotEqual(t, "before", target.Revision, "a set of a version that knew none has none")
+	require.Equal(t, "coreTemplate.spec.volumeClaimTemplates", changes(without, asked))
 }
 
 // TestRevisionsAreComparedByMeaning is invariant 8: what was written down by another version of the operator, or with other

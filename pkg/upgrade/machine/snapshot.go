@@ -41,6 +41,8 @@ type Snapshot struct {
 	Headless, CookieSecret, KeysSecret ObjectState
 	// Cookie is the one that the cookie's Secret holds now.
 	Cookie Cookie
+	// Claims are those of the volumes of core nodes, by name.
+	Claims []Claim
 	// Taken are the names that the cluster needs and that something else has.
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.

@@ -75,10 +75,13 @@ func nodesOfPods(pods []Pod) []string {
 }
 
 // heldBack says why a set that never served is not taken away: a database that was opened meanwhile may have replicas on its
-// nodes. One that does not run and is not known to hold any is no reason to wait.
+// nodes. One that does not run and is not known to hold any is no reason to wait; of one that nobody has asked yet, as after a
+// start of the operator, that is not known.
 func heldBack(s Snapshot, set Set) Lack {
 	for _, pod := range set.Pods {
-		if !s.node(pod).Running() && s.Observation.Storage.Holds(pod.Node) == 0 {
+		node := s.node(pod)
+		unknown := pod.ContainerRunning && notAsked(node)
+		if !node.Running() && !unknown && s.Observation.Storage.Holds(pod.Node) == 0 {
 			continue
 		}
 		if lack := holding(s, pod); !lack.None() {

@@ -164,3 +164,34 @@ func TestStorageStatus(t *testing.T) {
 		require.False(t, is, "it is told once")
 	}
 }
+
+// TestUnaskedNodeIsHeldBack: after a start of the operator nobody knows what is on a node that never served. Its set stays until
+// that is known; one whose container does not run, or that is known not to answer, is no reason to wait.
+func TestUnaskedNodeIsHeldBack(t *testing.T) {
+	started := func(change ...func(*Snapshot)) Snapshot {
+		return upgrading(v2beta1.PhaseProvisioning, append([]func(*Snapshot){serving("blue"), withRed, func(s *Snapshot) {
+			s.Observation.Storage = evacuate.StorageObservation{}
+			for i := range s.set("red").Pods {
+				s.set("red").Pods[i].OnServing = false
+			}
+			delete(s.Observation.Nodes, "emqx@e-core-red-0.pods")
+			delete(s.Observation.Nodes, "emqx@e-core-red-1.pods")
+		}}, change...)...)
+	}
+	held := func(s Snapshot) string { return heldBack(s, *s.set("red")).Reason }
+	require.Equal(t, "StorageNotAsked", held(started()))
+	for _, change := range []func(*Snapshot){
+		func(s *Snapshot) {
+			for i := range s.set("red").Pods {
+				s.set("red").Pods[i].ContainerRunning = false
+			}
+		},
+		func(s *Snapshot) {
+			withNode("e-core-red-0", booting)(s)
+			withNode("e-core-red-1", booting)(s)
+		},
+		func(s *Snapshot) { s.Observation.Storage.Seen = testNow },
+	} {
+		require.Empty(t, held(started(change)))
+	}
+}

@@ -19,6 +19,7 @@ func upkeep(s Snapshot) []Group {
 	groups = append(groups, keepSets(s)...)
 	groups = append(groups, keepConfigMaps(s)...)
 	groups = append(groups, siteConditions(s)...)
+	groups = append(groups, keepClaims(s)...)
 	// With another cookie, nodes could not join those that run.
 	if s.CookieSecret == Missing && !s.anyRuns() {
 		groups = append(groups, Group{CreateCookieSecret{}})
@@ -47,9 +48,17 @@ func keepSets(s Snapshot) []Group {
 			if set.Asked > 0 && set.Replicas > set.Asked && !servesFrom(set, set.Asked) {
 				groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Asked, NodeCount: set.NodeCount}})
 			}
+			if s.keeps(set) > set.Replicas {
+				// What somebody scaled away leaves anyway. From now on EMQX may forget it.
+				groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Replicas, NodeCount: set.NodeCount}})
+			}
 		case target.Replicas < 1:
-		case set.Replicas > target.Replicas && !surplusServes(s, set), scaledDown(s, set), grows(s, set):
+		case set.Replicas > target.Replicas && !surplusServes(s, set):
 			groups = append(groups, Group{scale(s, set)})
+		case scaledDown(s, set), grows(s, set):
+			if group, _ := grow(s, set); len(group) > 0 {
+				groups = append(groups, group)
+			}
 		case set.NodeCount > set.Replicas && len(set.Pods) == int(set.Replicas) && !set.PodsUnseen && allLeft(s, set):
 			// EMQX has forgotten the nodes that there were once more.
 			groups = append(groups, Group{ScaleSet{SetRef: set.ref(), Replicas: set.Replicas, NodeCount: set.Replicas}})
@@ -77,7 +86,7 @@ func grows(s Snapshot, set Set) bool {
 
 // allLeft reports whether EMQX has forgotten the nodes that a set has no more.
 func allLeft(s Snapshot, set Set) bool {
-	for _, name := range absent(Snapshot{EMQX: s.EMQX, Wanted: s.Wanted, Sets: []Set{set}}) {
+	for _, name := range absent(Snapshot{EMQX: s.EMQX, Wanted: s.Wanted, Sets: []Set{set}, Claims: s.Claims}) {
 		if !s.Observation.Left[name] {
 			return false
 		}

@@ -37,7 +37,7 @@ func undecodable(s Snapshot) *Lack {
 // specProblem: parts of the specification do not fit each other, so that pods would never be ready, or nobody could reach
 // them. The schema cannot tell: it sees one field at a time, and not what the configuration opens.
 func specProblem(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) string{noPort, targetPort, probePort} {
+	for _, rule := range []func(Snapshot) string{noPort, targetPort, probePort, volumeClaim} {
 		if message := rule(s); message != "" {
 			return &Lack{"InvalidSpec", message}
 		}
@@ -92,6 +92,23 @@ func serviceTemplate(s Snapshot, kind resources.ServiceKind) *v2beta1.ServiceTem
 		return s.EMQX.Spec.DashboardServiceTemplate
 	}
 	return s.EMQX.Spec.ListenersServiceTemplate
+}
+
+// volumeClaim: Kubernetes makes no claim that does not say how much, and how it is mounted. The set would wait for ever.
+func volumeClaim(s Snapshot) string {
+	const path = "spec.coreTemplate.spec.volumeClaimTemplates"
+	claim := resources.VolumeClaimOf(s.EMQX)
+	switch {
+	case claim == nil:
+		return ""
+	case claim.Resources.Requests.Storage().IsZero():
+		return path + ".resources.requests.storage: a claim says how much it asks for, such as 10Gi"
+	case len(claim.AccessModes) == 0:
+		return path + ".accessModes: a claim says how it is mounted, such as ReadWriteOnce"
+	case claim.VolumeMode != nil && *claim.VolumeMode != corev1.PersistentVolumeFilesystem:
+		return path + ".volumeMode: the data of EMQX lies on a Filesystem"
+	}
+	return ""
 }
 
 // probePort: a probe, or a hook, asks a port by a name that its container gives to none.

@@ -205,6 +205,7 @@ func (a brokerAPI) ForceLeave(ctx context.Context, node emqx.Node, credentials e
 			w.violate("made %s leave while it runs", member)
 		}
 		delete(w.members, member)
+		w.forget(member)
 		return w.lostAnswer()
 	})
 }

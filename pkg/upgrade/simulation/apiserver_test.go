@@ -34,6 +34,7 @@ var (
 	secrets        = corev1.SchemeGroupVersion.WithResource("secrets")
 	endpointSlices = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
 	budgets        = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
+	volumeClaims   = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
 	emqxes         = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 )
 
@@ -71,7 +72,7 @@ type change struct {
 
 func newAPIServer(w *world) *apiserver {
 	s := &apiserver{w: w, collections: map[schema.GroupVersionResource]*collection{}}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes, volumeClaims} {
 		c := &collection{resource: resource, objects: map[string]object{}}
 		s.collections[resource], s.ordered = c, append(s.ordered, c)
 	}

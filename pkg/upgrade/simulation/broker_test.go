@@ -79,10 +79,11 @@ func (w *world) sees(a, b *broker) bool {
 // boot starts the process of a pod's container. On the disk of one that ran before is its evacuation.
 func (w *world) boot(pod *corev1.Pod, restarted bool) *broker {
 	b := &broker{
-		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod), site: string(pod.UID),
+		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod), site: w.diskOf(pod),
 		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), cookie: w.cookieOfSecret(),
 	}
-	if restarted {
+	w.checkDisk(pod)
+	if before := w.brokers[pod.Name]; restarted || before != nil && before.site == b.site {
 		b.stored, b.diedAt = w.brokers[pod.Name].stored, w.brokers[pod.Name].diedAt
 	}
 	w.brokers[pod.Name] = b

@@ -249,8 +249,11 @@ type (
 	restOfServices struct{ typedcore.ServiceInterface }
 	restOfConfigs  struct{ typedcore.ConfigMapInterface }
 	restOfSecrets  struct{ typedcore.SecretInterface }
-	restOfSets     struct{ typedapps.StatefulSetInterface }
-	restOfSlices   struct {
+	restOfClaims   struct {
+		typedcore.PersistentVolumeClaimInterface
+	}
+	restOfSets   struct{ typedapps.StatefulSetInterface }
+	restOfSlices struct {
 		typeddiscovery.EndpointSliceInterface
 	}
 	restOfBudgets struct {
@@ -263,6 +266,7 @@ type (
 	servicesClient  = client[*corev1.Service, *corev1.ServiceList, *applycore.ServiceApplyConfiguration]
 	configMapClient = client[*corev1.ConfigMap, *corev1.ConfigMapList, *applycore.ConfigMapApplyConfiguration]
 	secretsClient   = client[*corev1.Secret, *corev1.SecretList, *applycore.SecretApplyConfiguration]
+	claimsClient    = client[*corev1.PersistentVolumeClaim, *corev1.PersistentVolumeClaimList, *applycore.PersistentVolumeClaimApplyConfiguration]
 	setsClient      = client[*appsv1.StatefulSet, *appsv1.StatefulSetList, *applyapps.StatefulSetApplyConfiguration]
 	slicesClient    = client[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSliceList, *applydiscovery.EndpointSliceApplyConfiguration]
 	budgetsClient   = client[*policyv1.PodDisruptionBudget, *policyv1.PodDisruptionBudgetList, *applypolicy.PodDisruptionBudgetApplyConfiguration]
@@ -325,6 +329,10 @@ func (c coreClient) Secrets(string) typedcore.SecretInterface {
 		restOfSecrets
 		secretsClient
 	}{secretsClient: secretsClient{by: c.by, resource: secrets, fresh: func() *corev1.Secret { return &corev1.Secret{} }}}
+}
+
+func (c coreClient) PersistentVolumeClaims(string) typedcore.PersistentVolumeClaimInterface {
+	return claimsOf{claimsClient: claimsClient{by: c.by, resource: volumeClaims, fresh: func() *corev1.PersistentVolumeClaim { return &corev1.PersistentVolumeClaim{} }}}
 }
 
 type appsClient struct {
@@ -490,7 +498,7 @@ type metadataOf struct {
 func (c metadataOf) Namespace(string) metadata.ResourceInterface { return c }
 
 func (c metadataOf) view() view {
-	kind := map[schema.GroupVersionResource]string{secrets: "Secret", configMaps: "ConfigMap"}[c.resource]
+	kind := map[schema.GroupVersionResource]string{secrets: "Secret", configMaps: "ConfigMap", volumeClaims: "PersistentVolumeClaim"}[c.resource]
 	return view{project: func(o object) runtime.Object {
 		partial := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: kind}}
 		switch o := o.DeepCopyObject().(type) {
@@ -498,13 +506,21 @@ func (c metadataOf) view() view {
 			partial.ObjectMeta = o.ObjectMeta
 		case *corev1.ConfigMap:
 			partial.ObjectMeta = o.ObjectMeta
+		case *corev1.PersistentVolumeClaim:
+			partial.ObjectMeta = o.ObjectMeta
 		}
 		return partial
 	}}
 }
 
-func (c metadataOf) List(ctx context.Context, _ metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
-	items, meta, err := c.by.w.kube.list(ctx, c.by, c.resource, c.view())
+func (c metadataOf) List(ctx context.Context, options metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
+	v := c.view()
+	selector, err := labels.Parse(options.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	v.selector = selector
+	items, meta, err := c.by.w.kube.list(ctx, c.by, c.resource, v)
 	list := &metav1.PartialObjectMetadataList{ListMeta: meta}
 	for _, item := range items {
 		list.Items = append(list.Items, *item.(*metav1.PartialObjectMetadata))
@@ -513,7 +529,13 @@ func (c metadataOf) List(ctx context.Context, _ metav1.ListOptions) (*metav1.Par
 }
 
 func (c metadataOf) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	return c.by.w.kube.watch(ctx, c.by, c.resource, c.view(), options)
+	v := c.view()
+	selector, err := labels.Parse(options.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	v.selector = selector
+	return c.by.w.kube.watch(ctx, c.by, c.resource, v, options)
 }
 
 func values[T any](pointers []*T) []T {

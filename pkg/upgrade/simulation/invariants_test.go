@@ -203,7 +203,7 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 func (w *world) checkRemoval(pod *corev1.Pod, set *appsv1.StatefulSet) {
 	b := w.brokers[pod.Name]
 	// Of a node that never had a client and does not run, or not for long, nobody can ask what it holds.
-	site := w.onSite(string(pod.UID))
+	site := w.onSite(w.diskOf(pod))
 	if w.isOurs(set) && (set.Annotations[v2beta1.AnnotationServingSince] != "" || site != nil && w.now().Sub(site.bootAt) > oldestView) {
 		w.checkData(pod)
 	}
@@ -382,6 +382,7 @@ func (w *world) checkEnd() {
 	}
 	w.checkStorageEnd()
 	w.checkBudgetEnd(emqx, revision)
+	w.checkClaimsEnd(revision, replicas)
 	for _, b := range w.brokers {
 		if !b.dead && b.evac != nil {
 			w.violate("an evacuation of %s is left", b.name)

@@ -39,6 +39,7 @@ const (
 // tickKubernetes lets the controllers of Kubernetes do what they do, each now and then only.
 func (w *world) tickKubernetes() {
 	w.collectGarbage()
+	w.tickClaims()
 	if w.rng.IntN(4) > 0 {
 		w.tickSets()
 	}
@@ -55,6 +56,8 @@ func (w *world) deleted(resource schema.GroupVersionResource, o object) {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		w.terminate(o, nil)
+	case *corev1.PersistentVolumeClaim:
+		w.deleteClaim(o)
 	case *appsv1.StatefulSet:
 		w.checkDeletion(o)
 		w.kube.remove(resource, o.Name)
@@ -108,7 +111,7 @@ func (w *world) tickSets() {
 			}
 		}
 		for ordinal := range int(*set.Spec.Replicas) {
-			if _, taken := get[*corev1.Pod](w.kube, pods, fmt.Sprintf("%s-%d", set.Name, ordinal)); !taken && !have[ordinal] {
+			if _, taken := get[*corev1.Pod](w.kube, pods, fmt.Sprintf("%s-%d", set.Name, ordinal)); !taken && !have[ordinal] && w.claims(set, ordinal) {
 				w.createPod(set, ordinal)
 			}
 		}

@@ -47,6 +47,7 @@ func (w *world) disturb() {
 	if !w.cookies.IsZero() && !w.now().Before(w.cookies) {
 		w.putCookieBack()
 	}
+	w.deleteFormerClaims()
 	switch {
 	case w.calm:
 		w.help()
@@ -128,7 +129,7 @@ type happening struct {
 
 const badConfig = "listeners {"
 
-var happenings = slices.Concat(edits(), faults(), doings())
+var happenings = slices.Concat(edits(), volumeEdits(), faults(), doings())
 
 // edits are what users do to the resource: some do it to every field that means something.
 func edits() []happening {
@@ -315,7 +316,10 @@ func faults() []happening {
 		}},
 		{"a relist", 3, (*world).expire},
 		{"a kind of write that is refused", 1, func(w *world) bool {
-			refused := []string{"apply services", "create statefulsets", "apply configmaps", "apply statefulsets", "apply status of pods", "delete statefulsets", "apply poddisruptionbudgets"}
+			refused := []string{
+				"apply services", "create statefulsets", "apply configmaps", "apply statefulsets", "apply status of pods", "delete statefulsets",
+				"apply poddisruptionbudgets", "delete persistentvolumeclaims",
+			}
 			w.refused = refused[w.rng.IntN(len(refused))]
 			w.note("the API server refuses to %s", w.refused)
 			return true
@@ -381,7 +385,7 @@ func (w *world) expire() bool {
 }
 
 func (w *world) anyResource() schema.GroupVersionResource {
-	of := []schema.GroupVersionResource{statefulSets, pods, services, configMaps, endpointSlices, budgets, emqxes}
+	of := []schema.GroupVersionResource{statefulSets, pods, services, configMaps, endpointSlices, budgets, emqxes, volumeClaims}
 	return of[w.rng.IntN(len(of))]
 }
 

@@ -14,8 +14,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
 
-// storage is the durable storage of the cluster: one database of a few shards. A site is the disk of a pod, and is named after
-// its UID.
+// storage is the durable storage of the cluster: one database of a few shards. A site is the disk of a pod: see diskOf.
 //
 // A disk that is lost with its pod takes its replicas along; EMQX gives them up after a minute. The next node of the same name has
 // an empty site in place of the lost one. That a real one does not start before the lost one holds nothing is not imitated.
@@ -117,7 +116,7 @@ func (w *world) tickStorage() {
 
 // lostForGood reports whether no disk with a replica of a shard is left.
 func (w *world) lostForGood(s *shard) bool {
-	return !slices.ContainsFunc(all[*corev1.Pod](w.kube, pods), func(pod *corev1.Pod) bool { return slices.Contains(s.replicas, string(pod.UID)) })
+	return !slices.ContainsFunc(all[*corev1.Pod](w.kube, pods), func(pod *corev1.Pod) bool { return slices.Contains(s.replicas, w.diskOf(pod)) })
 }
 
 func (s *storage) transitions(of *shard) (joining, leaving []string) {
@@ -150,7 +149,7 @@ func (w *world) checkData(pod *corev1.Pod) {
 	if w.storage == nil {
 		return
 	}
-	if held := w.storage.holds(string(pod.UID)); held > 0 {
+	if held := w.storage.holds(w.diskOf(pod)); held > 0 {
 		w.violate("pod %s is removed while its site holds %d replicas", pod.Name, held)
 	}
 }
@@ -162,7 +161,7 @@ func (w *world) checkStorageEnd() {
 	}
 	var left []string
 	for _, pod := range all[*corev1.Pod](w.kube, pods) {
-		left = append(left, string(pod.UID))
+		left = append(left, w.diskOf(pod))
 	}
 	for _, site := range slices.Sorted(maps.Keys(w.storage.sites)) {
 		if !slices.Contains(left, site) && w.byName(w.storage.sites[site]) == nil {

@@ -52,6 +52,7 @@ type world struct {
 	brokers    map[string]*broker
 	members    map[string]bool
 	storage    *storage                // Nil for none.
+	forgotten  map[string]bool         // Disks of nodes that were made to leave.
 	cuts       map[[2]string]time.Time // Between which nodes nothing gets through, until when.
 	password   string                  // Of the operator's API key, as the nodes know it.
 	cookie     string                  // Of the cluster.
@@ -85,7 +86,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, seed)),
 		startAt: map[types.UID]time.Time{}, strangers: map[types.UID]bool{},
-		brokers: map[string]*broker{}, members: map[string]bool{}, cuts: map[[2]string]time.Time{},
+		brokers: map[string]*broker{}, members: map[string]bool{}, cuts: map[[2]string]time.Time{}, forgotten: map[string]bool{},
 		slowest: 1500 * time.Millisecond, requests: map[string]int{}, happened: map[string]bool{}, drawn: map[string]uint64{},
 	}
 	w.kube = newAPIServer(w)
@@ -127,6 +128,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.happen(fmt.Sprintf("%d nodes", nodes))
 	w.openStorage()
+	w.openVolumes()
 	w.create(w.names.DeepCopy())
 	return w
 }

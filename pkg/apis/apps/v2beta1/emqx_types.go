@@ -87,9 +87,10 @@ type EMQXSpec struct {
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 
-	// RevisionHistoryLimit is accepted for the sake of existing manifests and has no effect: a set of an earlier
-	// revision leaves together with its pods, since every revision can be built anew.
+	// RevisionHistoryLimit is for how many earlier revisions the volume claims are kept, the newest first; those of others
+	// are deleted as soon as their set is gone. Nothing else is kept of them: a set leaves together with its pods.
 	// +optional
+	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=0
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 

@@ -93,6 +93,9 @@ func (e *EMQX) CoreSetName(revision string) string {
 	return fmt.Sprintf("%s-core-%s", e.Name, revision)
 }
 
+// CoreDataVolume is the name of the volume with the data of a core node, and of the template of its claim.
+func (e *EMQX) CoreDataVolume() string { return e.Name + "-core-data" }
+
 // CoreRevision is the revision of a set of core nodes by its name; false when the name is not that of one.
 func (e *EMQX) CoreRevision(set string) (string, bool) {
 	revision, ok := strings.CutPrefix(set, e.CoreSetName(""))

@@ -39,11 +39,29 @@ type EMQXCoreTemplate struct {
 type EMQXCoreTemplateSpec struct {
 	EMQXReplicantTemplateSpec `json:",inline"`
 
-	// VolumeClaimTemplates asks for a persistent volume a node. This version of the operator keeps the data of core
-	// nodes on volumes that live as long as their pods: a claim is reported as Stalled and changes nothing.
+	// VolumeClaimTemplates asks for a persistent volume a node, which holds its data; without it the data lives as long as
+	// the pod. A change starts a blue-green upgrade: each set has volumes of its own, and none is used a second time. How
+	// long those of earlier revisions are kept, revisionHistoryLimit says.
 	// +optional
 	VolumeClaimTemplates corev1.PersistentVolumeClaimSpec `json:"volumeClaimTemplates,omitempty"`
+
+	// VolumeClaimRetention says what becomes of the claims when this resource is deleted: they stay, or are deleted with it.
+	// +optional
+	// +kubebuilder:default=Retain
+	VolumeClaimRetention VolumeClaimRetention `json:"volumeClaimRetention,omitempty"`
 }
+
+// VolumeClaimRetention says what becomes of claims when their cluster is deleted.
+// +kubebuilder:validation:Enum=Retain;Delete
+type VolumeClaimRetention string
+
+// What becomes of claims.
+const (
+	// VolumeClaimsRetained stay, until a person deletes them.
+	VolumeClaimsRetained VolumeClaimRetention = "Retain"
+	// VolumeClaimsDeleted are deleted by Kubernetes' garbage collection.
+	VolumeClaimsDeleted VolumeClaimRetention = "Delete"
+)
 
 // EMQXReplicantTemplate describes the replicant nodes.
 type EMQXReplicantTemplate struct {

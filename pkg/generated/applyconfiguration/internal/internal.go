@@ -237,6 +237,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: io.k8s.api.core.v1.TopologySpreadConstraint
           elementRelationship: atomic
+    - name: volumeClaimRetention
+      type:
+        scalar: string
     - name: volumeClaimTemplates
       type:
         namedType: io.k8s.api.core.v1.PersistentVolumeClaimSpec

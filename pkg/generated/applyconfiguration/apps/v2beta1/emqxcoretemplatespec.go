@@ -5,6 +5,7 @@
 package v2beta1
 
 import (
+	appsv2beta1 "github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	v1 "k8s.io/api/core/v1"
 	intstr "k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -19,9 +20,12 @@ import (
 // replicant nodes, or larger cores.
 type EMQXCoreTemplateSpecApplyConfiguration struct {
 	EMQXReplicantTemplateSpecApplyConfiguration `json:""`
-	// VolumeClaimTemplates asks for a persistent volume a node. This version of the operator keeps the data of core
-	// nodes on volumes that live as long as their pods: a claim is reported as Stalled and changes nothing.
+	// VolumeClaimTemplates asks for a persistent volume a node, which holds its data; without it the data lives as long as
+	// the pod. A change starts a blue-green upgrade: each set has volumes of its own, and none is used a second time. How
+	// long those of earlier revisions are kept, revisionHistoryLimit says.
 	VolumeClaimTemplates *v1.PersistentVolumeClaimSpec `json:"volumeClaimTemplates,omitempty"`
+	// VolumeClaimRetention says what becomes of the claims when this resource is deleted: they stay, or are deleted with it.
+	VolumeClaimRetention *appsv2beta1.VolumeClaimRetention `json:"volumeClaimRetention,omitempty"`
 }
 
 // EMQXCoreTemplateSpecApplyConfiguration constructs a declarative configuration of the EMQXCoreTemplateSpec type for use with
@@ -265,5 +269,13 @@ func (b *EMQXCoreTemplateSpecApplyConfiguration) WithLifecycle(value v1.Lifecycl
 // If called multiple times, the VolumeClaimTemplates field is set to the value of the last call.
 func (b *EMQXCoreTemplateSpecApplyConfiguration) WithVolumeClaimTemplates(value v1.PersistentVolumeClaimSpec) *EMQXCoreTemplateSpecApplyConfiguration {
 	b.VolumeClaimTemplates = &value
+	return b
+}
+
+// WithVolumeClaimRetention sets the VolumeClaimRetention field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the VolumeClaimRetention field is set to the value of the last call.
+func (b *EMQXCoreTemplateSpecApplyConfiguration) WithVolumeClaimRetention(value appsv2beta1.VolumeClaimRetention) *EMQXCoreTemplateSpecApplyConfiguration {
+	b.VolumeClaimRetention = &value
 	return b
 }

@@ -30,8 +30,8 @@ type EMQXSpecApplyConfiguration struct {
 	// ClusterDomain is the DNS domain of the Kubernetes cluster. It is part of the names of EMQX nodes: a change starts
 	// a blue-green upgrade.
 	ClusterDomain *string `json:"clusterDomain,omitempty"`
-	// RevisionHistoryLimit is accepted for the sake of existing manifests and has no effect: a set of an earlier
-	// revision leaves together with its pods, since every revision can be built anew.
+	// RevisionHistoryLimit is for how many earlier revisions the volume claims are kept, the newest first; those of others
+	// are deleted as soon as their set is gone. Nothing else is kept of them: a set leaves together with its pods.
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 	// UpdateStrategy says how an upgrade is made.
 	UpdateStrategy *UpdateStrategyApplyConfiguration `json:"updateStrategy,omitempty"`
