@@ -139,7 +139,7 @@ func (d *Driver) lookAtStorageIn(wait time.Duration) {
 func (d *Driver) untilStorage() time.Duration {
 	switch {
 	case d.goal.Storage.Busy:
-		return d.config.BusyInterval / 2
+		return until(d.began, d.config.BusyInterval/2, d.config.BusyInterval/8) // Beside the looks at nodes.
 	case d.unsettled(d.observation.Load().Storage):
 		return d.config.Turns.next(d.config.Name, min(5*d.config.BusyInterval, d.config.IdleInterval), silentPerSecond)
 	}
