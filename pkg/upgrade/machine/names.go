@@ -22,8 +22,6 @@ func Describe(s Snapshot, action Action) string {
 		return "apply ConfigMap " + name(a.Name)
 	case DeleteConfigMap:
 		return "delete ConfigMap " + name(a.Name)
-	case RelabelSet:
-		return "give StatefulSet " + name(a.Name) + " its labels and its owner back"
 	case DeletePod:
 		return "delete pod " + name(a.Name)
 	case ApplyHeadlessService:
@@ -40,16 +38,6 @@ func Describe(s Snapshot, action Action) string {
 		return "take over PodDisruptionBudget " + name(s.EMQX.CoreBudgetName())
 	case DeleteBudget:
 		return "delete PodDisruptionBudget " + name(s.EMQX.CoreBudgetName())
-	case CreateSet:
-		return "create StatefulSet " + name(s.EMQX.CoreSetName(a.Set.Revision))
-	case ScaleSet:
-		return fmt.Sprintf("scale StatefulSet %s to %d", name(a.Name), a.Replicas)
-	case AdoptSet:
-		return "adopt StatefulSet " + name(a.Name)
-	case MarkServing:
-		return "mark StatefulSet " + name(a.Name) + " as serving"
-	case DeleteSet:
-		return "delete StatefulSet " + name(a.Name)
 	case SetGate:
 		return "write the readiness gate of pod " + name(a.Pod)
 	case DeleteClaim:
@@ -61,6 +49,28 @@ func Describe(s Snapshot, action Action) string {
 		return fmt.Sprintf("have PersistentVolumeClaim %s outlive the resource", name(a.Name))
 	case SetSiteCondition:
 		return "tell on pod " + name(a.Pod) + " whether it holds replicas"
+	case CreateSet, ScaleSet, RelabelSet, AdoptSet, MarkServing, DeleteSet:
+		return describeOfSet(s, action)
+	}
+	return NameOf(action)
+}
+
+// describeOfSet is Describe for the actions on sets.
+func describeOfSet(s Snapshot, action Action) string {
+	name := func(object string) string { return "StatefulSet " + s.EMQX.Namespace + "/" + object }
+	switch a := action.(type) { //nolint:gochecksumtype // The others are in Describe.
+	case CreateSet:
+		return "create " + name(s.EMQX.CoreSetName(a.Set.Revision))
+	case ScaleSet:
+		return fmt.Sprintf("scale %s to %d", name(a.Name), a.Replicas)
+	case RelabelSet:
+		return "give " + name(a.Name) + " its labels and its owner back"
+	case AdoptSet:
+		return "adopt " + name(a.Name)
+	case MarkServing:
+		return "mark " + name(a.Name) + " as serving"
+	case DeleteSet:
+		return "delete " + name(a.Name)
 	}
 	return NameOf(action)
 }
