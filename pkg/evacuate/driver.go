@@ -173,7 +173,10 @@ func (d *Driver) pursueNode(goal NodeGoal, busy bool) {
 	}
 	state.goal, state.busy = goal, busy
 	state.ask()
-	d.stopAtOnce(state, d.observation.Load().Nodes[goal.Name])
+	if d.stopAtOnce(state, d.observation.Load().Nodes[goal.Name]) {
+		state.pending = state.pending.and(reasons{changed: true}) // It is looked at when the order has ended.
+		return
+	}
 	d.due(state, reasons{changed: true})
 }
 

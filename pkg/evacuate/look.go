@@ -212,15 +212,18 @@ func refusal(err error) string {
 }
 
 // stopAtOnce stops an evacuation that shall not run any more by what is known: a look at the node, or an answer to an order,
-// that takes long must not hold it up. The caller holds the lock.
-func (d *Driver) stopAtOnce(state *nodeState, node NodeObservation) {
+// that takes long must not hold it up. It reports whether an order was given up, whose end is about to come. The caller holds the
+// lock.
+func (d *Driver) stopAtOnce(state *nodeState, node NodeObservation) (gaveUp bool) {
 	switch {
 	case state.goal.Intent != Serve:
 	case state.ordering && !state.started.IsZero():
 		state.giveUp() // It is stopped when that has ended.
+		return true
 	case !state.ordering && state.ctx.Err() == nil && (node.Evacuation != nil || state.mayRun(node)):
 		d.order(state, state.goal, stop)
 	}
+	return false
 }
 
 // mayRun reports whether an evacuation was ordered and its node has not been looked at since.
