@@ -2,12 +2,16 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	applycore "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
@@ -56,8 +60,19 @@ func claimOf(emqx *v2beta1.EMQX, object *metav1.PartialObjectMetadata) (machine.
 	}, true
 }
 
-// deleteClaim deletes a claim as it was seen: one that took its name is another.
+// deleteClaim deletes a claim unless its set is there after all, with the node that it is of: a leader that was asleep, or whose
+// cache of sets lags behind that of claims, must not take the volume of a node that runs.
+//
+// +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=get
 func (e *executor) deleteClaim(ctx context.Context, s machine.Snapshot, a machine.DeleteClaim) error {
+	name := s.EMQX.CoreSetName(a.Revision)
+	set, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case err == nil && set.DeletionTimestamp.IsZero() && int(ptr.Deref(set.Spec.Replicas, 1)) > a.Ordinal:
+		return apierrors.NewConflict(appsv1.Resource("statefulsets"), name, errors.New("the set has this node"))
+	case err != nil && !apierrors.IsNotFound(err):
+		return err
+	}
 	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}
 	return ignoreGone(e.kube.CoreV1().PersistentVolumeClaims(s.EMQX.Namespace).Delete(ctx, a.Name, options))
 }

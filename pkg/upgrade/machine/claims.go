@@ -33,10 +33,12 @@ type Claim struct {
 	Finalizers []string
 }
 
-// DeleteClaim removes the claim of a node that is gone.
+// DeleteClaim removes the claim of a node that is gone, unless there is a set by now that has such a node.
 type DeleteClaim struct {
-	Name string
-	UID  types.UID
+	Name     string
+	UID      types.UID
+	Revision string
+	Ordinal  int
 }
 
 // BindClaim has a claim go with the resource, or stay.
@@ -193,7 +195,7 @@ func deleteClaims(claims []Claim) Group {
 	var group Group
 	for _, claim := range claims {
 		if !claim.Deleting && !claim.Former {
-			group = append(group, DeleteClaim{Name: claim.Name, UID: claim.UID})
+			group = append(group, DeleteClaim{Name: claim.Name, UID: claim.UID, Revision: claim.Revision, Ordinal: claim.Ordinal})
 		}
 	}
 	return group

@@ -204,8 +204,10 @@ func (a brokerAPI) ForceLeave(ctx context.Context, node emqx.Node, credentials e
 		if other := w.byName(member); other != nil && other.joined && other.owner == b.owner {
 			w.violate("made %s leave while it runs", member)
 		}
+		if w.members[member] { // Of one that never joined, EMQX knows nothing to forget.
+			w.forget(member)
+		}
 		delete(w.members, member)
-		w.forget(member)
 		return w.lostAnswer()
 	})
 }
