@@ -62,8 +62,6 @@ func claimOf(emqx *v2beta1.EMQX, object *metav1.PartialObjectMetadata) (machine.
 
 // deleteClaim deletes a claim unless its set is there after all, with the node that it is of: a leader that was asleep, or whose
 // cache of sets lags behind that of claims, must not take the volume of a node that runs.
-//
-// +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=get
 func (e *executor) deleteClaim(ctx context.Context, s machine.Snapshot, a machine.DeleteClaim) error {
 	name := s.EMQX.CoreSetName(a.Revision)
 	set, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Get(ctx, name, metav1.GetOptions{})

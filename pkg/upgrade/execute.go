@@ -29,7 +29,7 @@ import (
 // What the executor does to objects. Secrets are created and read, never changed; sets are created, and afterwards only
 // their number of pods and the operator's own annotations are applied.
 //
-// +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=get;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=create;patch;delete
