@@ -125,6 +125,21 @@ func kindOf(e *APIError) error {
 	return nil
 }
 
+// kindOfMissing tells apart what is answered with 404.
+func kindOfMissing(e *APIError) error {
+	switch {
+	case strings.HasPrefix(e.Message, "Node not found"):
+		return ErrUnknownNode
+	case strings.HasPrefix(e.Message, "Durable storage is disabled"):
+		return ErrStorageDisabled
+	case strings.HasPrefix(e.Message, "Site not found"):
+		return ErrUnknownSite
+	case strings.HasPrefix(e.Message, "Request Path Not Found"):
+		return ErrNoSuchCall
+	}
+	return ErrBooting
+}
+
 func kindOfRefusal(e *APIError) error {
 	switch {
 	case strings.HasSuffix(e.Message, ": already_started"):

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 )
 
 // Storage is the durable storage of a cluster, as one of its nodes tells (emqx_mgmt_api_ds.erl): on which sites the replicas of
@@ -145,19 +144,4 @@ func (c *Client) ForgetSite(ctx context.Context, node Node, credentials Credenti
 		return nil
 	}
 	return err
-}
-
-// kindOfMissing tells apart what is answered with 404.
-func kindOfMissing(e *APIError) error {
-	switch {
-	case strings.HasPrefix(e.Message, "Node not found"):
-		return ErrUnknownNode
-	case strings.HasPrefix(e.Message, "Durable storage is disabled"):
-		return ErrStorageDisabled
-	case strings.HasPrefix(e.Message, "Site not found"):
-		return ErrUnknownSite
-	case strings.HasPrefix(e.Message, "Request Path Not Found"):
-		return ErrNoSuchCall
-	}
-	return ErrBooting
 }

@@ -38,6 +38,11 @@ func (s *Snapshot) leavingSets() []Set {
 // staying are the pods that stay.
 func (s *Snapshot) staying() []Pod { return slices.DeleteFunc(s.pods(), s.leaves) }
 
+// leavingPods are the pods that leave, whether they may have clients or not.
+func (s *Snapshot) leavingPods() []Pod {
+	return slices.DeleteFunc(s.pods(), func(pod Pod) bool { return !s.leaves(pod) })
+}
+
 // leaving are the pods that leave and may have clients.
 func (s *Snapshot) leaving() []Pod {
 	var pods []Pod

@@ -60,11 +60,6 @@ func holdersBeside(s Snapshot, leaving Set) []string {
 	return holders
 }
 
-// leavingPods are the pods that leave, whether they may have clients or not.
-func (s *Snapshot) leavingPods() []Pod {
-	return slices.DeleteFunc(s.pods(), func(pod Pod) bool { return !s.leaves(pod) })
-}
-
 func nodesOfPods(pods []Pod) []string {
 	var names []string
 	for _, pod := range pods {

@@ -117,8 +117,11 @@ func nodesOf(status v2beta1.EMQXStatus) map[string]v2beta1.EMQXNode {
 
 // news reports whether two statuses differ in a step of the progress.
 func news(before, after v2beta1.EMQXStatus) bool {
-	return !equality.Semantic.DeepEqual(reasons(before), reasons(after)) || !equality.Semantic.DeepEqual(before.DSReplication, after.DSReplication) || before.CoreNodesStatus != after.CoreNodesStatus ||
-		!equality.Semantic.DeepEqual(states(before), states(after)) || progressed(upgradeIn(before), upgradeIn(after)) || faster(before, after)
+	return !equality.Semantic.DeepEqual(reasons(before), reasons(after)) ||
+		!equality.Semantic.DeepEqual(states(before), states(after)) ||
+		!equality.Semantic.DeepEqual(before.DSReplication, after.DSReplication) ||
+		before.CoreNodesStatus != after.CoreNodesStatus ||
+		progressed(upgradeIn(before), upgradeIn(after)) || faster(before, after)
 }
 
 // faster reports whether a node evicts faster than it did: what it may be running at when it is silent. While one is, all
