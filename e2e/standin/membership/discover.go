@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func (c *Cluster) Choose(ctx context.Context, discover Discover, askTimeout time
 			continue
 		}
 		if len(mine.Members) > 1 {
-			allMembers = allMembers && contains(mine.Members, node)
+			allMembers = allMembers && slices.Contains(mine.Members, node)
 			continue
 		}
 		askCtx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -59,13 +60,4 @@ func older(a, b Info) bool {
 		return a.Started.Before(b.Started)
 	}
 	return a.Node < b.Node
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

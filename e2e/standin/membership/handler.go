@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/link"
@@ -248,14 +249,8 @@ func (c *Cluster) ForceLeave(node string) error {
 
 // Company asks the other members whether one of them runs, and returns the first that says so; empty: none.
 func (c *Cluster) Company(ctx context.Context) string {
-	c.mu.Lock()
-	names := c.members.present()
-	c.mu.Unlock()
-	for _, name := range names {
-		if name == c.cfg.Self {
-			continue
-		}
-		if info, err := c.Ask(ctx, name); err == nil && info.Running && contains(info.Members, c.cfg.Self) {
+	for _, name := range c.others() {
+		if info, err := c.Ask(ctx, name); err == nil && info.Running && slices.Contains(info.Members, c.cfg.Self) {
 			return name
 		}
 	}
@@ -264,26 +259,21 @@ func (c *Cluster) Company(ctx context.Context) string {
 
 // Expelled reports whether a node that is remembered as a member answers that this node is not one.
 func (c *Cluster) Expelled(ctx context.Context) bool {
-	c.mu.Lock()
-	names := c.members.present()
-	c.mu.Unlock()
-	for _, name := range names {
-		if name == c.cfg.Self {
-			continue
-		}
+	for _, name := range c.others() {
 		info, err := c.Ask(ctx, name)
-		if err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				return false
-			}
-			continue
+		if errors.Is(err, context.DeadlineExceeded) {
+			return false
 		}
-		for _, member := range info.Members {
-			if member == c.cfg.Self {
-				return false
-			}
+		if err == nil {
+			return !slices.Contains(info.Members, c.cfg.Self)
 		}
-		return true
 	}
 	return false
+}
+
+// others are the members but this node, running or not.
+func (c *Cluster) others() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(c.members.present(), func(name string) bool { return name == c.cfg.Self })
 }

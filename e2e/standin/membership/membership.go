@@ -292,14 +292,8 @@ func (c *Cluster) Linked() []string { return c.mesh.Peers() }
 // connection outright, as a stopped one does, is not waited for.
 func (c *Cluster) WaitAnswering(ctx context.Context) error {
 	var wg sync.WaitGroup
-	c.mu.Lock()
-	names := c.members.present()
-	c.mu.Unlock()
 	var missing sync.Map
-	for _, name := range names {
-		if name == c.cfg.Self {
-			continue
-		}
+	for _, name := range c.others() {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()

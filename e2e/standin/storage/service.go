@@ -98,7 +98,7 @@ func New(cfg Config) (*Service, error) {
 			return nil, err
 		}
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background()) // Its own life, which Close ends: nobody else's.
 	s.wg.Add(1)
 	go s.run()
 	return s, nil
