@@ -148,7 +148,5 @@ func TestColdStart(t *testing.T) {
 // never watches for a while that something does not happen.
 func (h *harness) never(what string, long time.Duration, condition func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(long); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		require.False(h.t, condition(), what)
-	}
+	require.Never(h.t, condition, long, 20*time.Millisecond, what)
 }
