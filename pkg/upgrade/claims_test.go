@@ -2,15 +2,19 @@ package upgrade
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
+	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
@@ -97,4 +101,46 @@ func TestClaimsAreWrittenAsSeen(t *testing.T) {
 	require.Empty(t, e.execute(t.Context(), s, []machine.Group{{machine.BindClaim{Name: "c", UID: "7"}, machine.DeleteClaim{Name: "c", UID: "7"}}}))
 	require.Empty(t, written.OwnerReferences)
 	require.EqualValues(t, "7", *deleted.UID)
+}
+
+// TestClaimOfANodeThatASetHasStays: the set is asked for before a claim goes, since the decision may be of a cache that lags.
+func TestClaimOfANodeThatASetHasStays(t *testing.T) {
+	resource := &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "u"}}
+	set := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: resource.CoreSetName("5d8c"), Namespace: "n"},
+		Spec:       appsv1.StatefulSetSpec{Replicas: ptr.To[int32](1)},
+	}
+	deleted := set.DeepCopy()
+	deleted.DeletionTimestamp = ptr.To(metav1.Now())
+	refusing := func(kube *fake.Clientset) {
+		kube.PrependReactor("get", "statefulsets", func(kubetesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("refused") })
+	}
+	for _, test := range []struct {
+		reason  string
+		sets    []runtime.Object
+		change  func(*fake.Clientset)
+		ordinal int
+		gone    bool
+	}{
+		{"there is no set", nil, nil, 0, true},
+		{"the set has the node", []runtime.Object{set}, nil, 0, false},
+		{"the set has fewer nodes", []runtime.Object{set}, nil, 1, true},
+		{"the set is being deleted", []runtime.Object{deleted}, nil, 0, true},
+		{"nobody knows", nil, refusing, 0, false},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "n", UID: "7"}}
+			kube := fake.NewSimpleClientset(append(test.sets, claim)...)
+			if test.change != nil {
+				test.change(kube)
+			}
+			e := &executor{kube: kube, writes: newWrites(), observe: func(string, error) {}}
+			failed := e.execute(t.Context(), machine.Snapshot{EMQX: resource}, []machine.Group{{
+				machine.DeleteClaim{Name: "c", UID: "7", Revision: "5d8c", Ordinal: test.ordinal},
+			}})
+			_, err := kube.CoreV1().PersistentVolumeClaims("n").Get(t.Context(), "c", metav1.GetOptions{})
+			require.Equal(t, test.gone, apierrors.IsNotFound(err))
+			require.Equal(t, test.gone, len(failed) == 0)
+		})
+	}
 }

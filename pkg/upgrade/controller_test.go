@@ -1,17 +1,67 @@
 package upgrade
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
+	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
 )
+
+// newTestController returns a controller whose caches know what the API servers have. Nobody works at its keys.
+func newTestController(t *testing.T, kube kubernetes.Interface, resources versioned.Interface) *Controller {
+	t.Helper()
+	caches, err := informers.New(informers.Clients{Kube: kube, EMQX: resources, Metadata: metadatafake.NewSimpleMetadataClient(metadataScheme())}, nil)
+	require.NoError(t, err)
+	c, err := New(Config{Kube: kube, EMQX: resources, Caches: caches, Registry: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		c.fleet.shutdown()
+		c.queue.ShutDown()
+		cancel()
+		caches.Wait()
+	})
+	require.NoError(t, caches.Run(ctx))
+	return c
+}
+
+// TestKeyThatFailsIsSteeredInTime: while a key waits after a failure its evacuation is steered, also when nothing happens but
+// that time passes.
+func TestKeyThatFailsIsSteeredInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := emqxfake.NewSimpleClientset()
+		require.NoError(t, client.Tracker().Create(v2beta1.SchemeGroupVersion.WithResource("emqxes"), &v2beta1.EMQX{
+			ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "u"},
+			Spec:       v2beta1.EMQXSpec{Image: "emqx/emqx:5.8.9", UpdateStrategy: v2beta1.UpdateStrategy{ProgressDeadlineSeconds: ptr.To[int32](30)}},
+			Status:     v2beta1.EMQXStatus{Phase: v2beta1.PhaseProvisioning},
+		}, "n"))
+		c := newTestController(t, kubefake.NewClientset(), client)
+		name := cache.ObjectName{Namespace: "n", Name: "e"}
+		for backoff, want := range map[time.Duration]time.Duration{time.Minute: 30 * time.Second, time.Second: time.Second} {
+			_, wait, err := c.steer(name, backoff)
+			require.NoError(t, err)
+			require.Equal(t, want, wait)
+		}
+	})
+}
 
 func TestPanicInASyncIsAnErrorOfItsKey(t *testing.T) {
 	registry := prometheus.NewRegistry()

@@ -1,24 +1,20 @@
 package upgrade
 
 import (
-	"context"
 	"encoding/json"
 	"testing"
 	"testing/synctest"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kubefake "k8s.io/client-go/kubernetes/fake"
-	metadatafake "k8s.io/client-go/metadata/fake"
 	kubetesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
 )
 
 // TestUndecodableIsTold: of a resource that was never decoded nothing is done but to say so, once: in its status, an event
@@ -42,26 +38,15 @@ func TestUndecodableIsTold(t *testing.T) {
 			return true, applied, client.Tracker().Update(emqxes, applied, "n")
 		})
 		require.NoError(t, client.Tracker().Create(emqxes, broken, "n"))
-		scheme := metadatafake.NewTestScheme()
-		require.NoError(t, metav1.AddMetaToScheme(scheme))
 		kube := kubefake.NewClientset()
-		caches, err := informers.New(informers.Clients{Kube: kube, EMQX: client, Metadata: metadatafake.NewSimpleMetadataClient(scheme)}, nil)
-		require.NoError(t, err)
-		registry := prometheus.NewRegistry()
-		c, err := New(Config{Kube: kube, EMQX: client, Caches: caches, Registry: registry})
-		require.NoError(t, err)
+		c := newTestController(t, kube, client)
 		c.gauges.working.Store(true)
 		recorder := events.NewFakeRecorder(9)
 		c.recorder = recorder
-		defer c.queue.ShutDown()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer caches.Wait()
-		defer cancel()
-		require.NoError(t, caches.Run(ctx))
 
 		name := cache.ObjectName{Namespace: "n", Name: "e"}
 		for range 2 {
-			result, _, err := c.sync(ctx, name)
+			result, _, err := c.sync(t.Context(), name)
 			require.NoError(t, err)
 			require.Equal(t, "undecodable", result)
 			synctest.Wait()
