@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -92,6 +93,35 @@ func (c *Client) Members(ctx context.Context, node Node, credentials Credentials
 	return cluster.Nodes, err
 }
 
+// Licence is what a node tells of its licence (emqx_license_http_api.erl).
+type Licence struct {
+	// Type is the licence's type; empty where EMQX has no licences, as the open source edition before 5.9.
+	Type LicenceType `json:"type"`
+}
+
+// LicenceType is a type of EMQX's licences.
+type LicenceType string
+
+// The types that EMQX has without a key.
+const (
+	// LicenceCommunity, from 5.9 on, allows one node.
+	LicenceCommunity LicenceType = "community"
+	// LicenceTrial is that of enterprise editions before, and allows several.
+	LicenceTrial LicenceType = "trial"
+)
+
+// Licence asks a node for its licence: GET /license.
+func (c *Client) Licence(ctx context.Context, node Node, credentials Credentials) (Licence, error) {
+	var licence Licence
+	err := c.do(ctx, node, credentials, call{
+		operation: "license", method: http.MethodGet, path: "/api/v5/license", timeout: questionTimeout,
+	}, &licence)
+	if errors.Is(err, ErrNoSuchCall) {
+		return Licence{}, nil
+	}
+	return licence, err
+}
+
 // Available asks whether a node takes clients: GET /load_rebalance/availability_check.
 func (c *Client) Available(ctx context.Context, node Node) (bool, error) {
 	err := c.do(ctx, node, Credentials{}, call{
@@ -109,7 +139,7 @@ func (c *Client) ListenerRunning(ctx context.Context, node Node, credentials Cre
 		Running any `json:"running"`
 	}
 	err := c.do(ctx, node, credentials, call{
-		operation: "listener", method: http.MethodGet, path: "/api/v5/listeners/" + url.PathEscape(id), timeout: questionTimeout,
+		operation: "listener", system: true, method: http.MethodGet, path: "/api/v5/listeners/" + url.PathEscape(id), timeout: questionTimeout,
 	}, &listener)
 	var failure *APIError
 	if errors.As(err, &failure) && failure.Code == "BAD_LISTENER_ID" {
@@ -195,6 +225,15 @@ func (c *Client) ForceLeave(ctx context.Context, node Node, credentials Credenti
 		return nil
 	}
 	return err
+}
+
+// LoadKeys has all nodes read a file of API keys anew: PUT /configs. It changes nothing of the configuration, and a node without such
+// a file goes on with the keys that it has. While a member is frozen it gets no answer, and is carried out when that thaws.
+func (c *Client) LoadKeys(ctx context.Context, node Node, credentials Credentials, file string) error {
+	return c.do(ctx, node, credentials, call{
+		operation: "load_keys", system: true, method: http.MethodPut, path: "/api/v5/configs?mode=merge", timeout: orderTimeout,
+		text: fmt.Sprintf("api_key { bootstrap_file = %q }", file),
+	}, nil)
 }
 
 // Evacuation is how a node is to be evacuated.

@@ -2,6 +2,7 @@ package emqx
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -31,12 +33,16 @@ type Node struct {
 	Name string
 	// URL is the root of its HTTP API on its own address, such as http://10.1.2.3:18083.
 	URL string
+	// Trust is whom to trust there; the zero value for plain HTTP.
+	Trust Trust
 }
 
 // Credentials are an API key of EMQX.
 type Credentials struct {
 	// Key is the name of the key.
 	Key string
+	// SystemKey is the name of the key for what changes the system, with the same password; empty when it is Key.
+	SystemKey string
 	// Secret is its password. It is never logged.
 	Secret string
 }
@@ -53,7 +59,7 @@ type RequestObserver func(operation string, status int, took time.Duration)
 
 // Client asks EMQX nodes and gives them orders. It is safe for concurrent use.
 type Client struct {
-	http    *http.Client
+	http    *clients
 	observe RequestObserver
 }
 
@@ -62,33 +68,35 @@ func NewClient(observe RequestObserver) *Client {
 	if observe == nil {
 		observe = func(string, int, time.Duration) {}
 	}
+	return &Client{observe: observe, http: &clients{plain: newHTTPClient(nil), all: map[Trust]*http.Client{}}}
+}
+
+// newHTTPClient returns a client for plain HTTP, or for HTTPS as the configuration says.
+func newHTTPClient(config *tls.Config) *http.Client {
 	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}
-	return &Client{
-		observe: observe,
-		http: &http.Client{
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{
-				Proxy:               http.ProxyFromEnvironment,
-				DialContext:         dialer.DialContext,
-				MaxIdleConnsPerHost: 6,               // The questions of a second.
-				IdleConnTimeout:     2 * time.Second, // A node at rest is asked much later.
-				// The nodes' certificates are self-signed unless a user brings some, and the address is a pod's: TLS
-				// hides the API key from listeners here, it cannot prove who answers.
-				TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // See above.
-			},
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         dialer.DialContext,
+			MaxIdleConnsPerHost: 6,               // The questions of a second.
+			IdleConnTimeout:     2 * time.Second, // A node at rest is asked much later.
+			TLSClientConfig:     config,
 		},
 	}
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.http.close() }
 
 // call is one request to a node.
 type call struct {
 	operation string
 	method    string
 	path      string
-	body      any
+	body      any    // Sent as JSON; nil for none.
+	text      string // Sent as it is; empty for none.
+	system    bool   // It needs the scope system, where EMQX knows scopes.
 	timeout   time.Duration
 }
 
@@ -109,8 +117,12 @@ func (c *Client) roundTrip(ctx context.Context, node Node, credentials Credentia
 	if err != nil {
 		return err
 	}
+	client, err := c.http.of(node.Trust)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
-	response, err := c.http.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		c.observe(call.operation, 0, time.Since(began))
 		return transportError(err)
@@ -141,17 +153,26 @@ func newRequest(ctx context.Context, node Node, credentials Credentials, call ca
 			return nil, err
 		}
 		body = bytes.NewReader(data)
+	} else if call.text != "" {
+		body = strings.NewReader(call.text)
 	}
 	request, err := http.NewRequestWithContext(ctx, call.method, node.URL+call.path, body)
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Accept", "application/json")
-	if body != nil {
+	switch {
+	case call.text != "":
+		request.Header.Set("Content-Type", "text/plain")
+	case body != nil:
 		request.Header.Set("Content-Type", "application/json")
 	}
-	if credentials.Key != "" {
-		request.SetBasicAuth(credentials.Key, credentials.Secret)
+	key := credentials.Key
+	if call.system {
+		key = cmp.Or(credentials.SystemKey, key)
+	}
+	if key != "" {
+		request.SetBasicAuth(key, credentials.Secret)
 	}
 	return request, nil
 }
@@ -178,6 +199,9 @@ func transportError(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if refused := untrusted(err); refused != nil {
+		return refused
 	}
 	return fmt.Errorf("%w: %w", ErrSilent, err)
 }

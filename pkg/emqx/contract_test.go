@@ -106,6 +106,8 @@ func TestRecordedAnswers(t *testing.T) {
 		{"a node that is not there", "009", "emqx@127.0.0.99", info, NodeInfo{}, ErrUnknownNode},
 		{"the members", "010", "", func(t *testing.T, node Node) (any, error) { return client.Members(t.Context(), node, key) },
 			[]string{"emqx@127.0.0.11", "emqx@127.0.0.12", "emqx@127.0.0.13"}, nil},
+		{"the licence", "020", "", func(t *testing.T, node Node) (any, error) { return client.Licence(t.Context(), node, key) },
+			Licence{Type: LicenceTrial}, nil},
 		{"a node takes clients", "059", "", available, true, nil},
 		{"an evacuated node takes none", "067", "", available, false, nil},
 		{"no evacuation", "016", "", status, (*EvacuationStatus)(nil), nil},
@@ -126,6 +128,9 @@ func TestRecordedAnswers(t *testing.T) {
 		{"stop", "050", "", stop, nil, nil},
 		{"stop of what does not run is success", "051", "", stop, nil, nil},
 		{"stop of an unknown node", "047", "emqx@127.0.0.99", stop, nil, ErrUnknownNode},
+		{"read the API keys anew", "523", "", func(t *testing.T, node Node) (any, error) {
+			return nil, client.LoadKeys(t.Context(), node, key, "/opt/emqx/data/bootstrap_api_key")
+		}, nil, nil},
 		{"force leave", "197", "", func(t *testing.T, node Node) (any, error) {
 			return nil, client.ForceLeave(t.Context(), node, key, "emqx@127.0.0.13")
 		}, nil, nil},
@@ -256,4 +261,53 @@ func TestSecretsStayOutOfText(t *testing.T) {
 		require.NotContains(t, text, key.Secret)
 	}
 	require.NotContains(t, errors.Join(errors.New("x"), &APIError{Status: 401}).Error(), key.Secret)
+}
+
+// TestKeyOfACall: what needs the scope system is asked with the key for that, where there are two, and all else with the other.
+func TestKeyOfACall(t *testing.T) {
+	asked := map[string]string{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		key, _, _ := request.BasicAuth()
+		asked[request.Method+" "+request.URL.Path] = key
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if strings.HasSuffix(request.URL.Path, "/configs") {
+			asked["body"], asked["type"] = string(body), request.Header.Get("Content-Type")
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "null") // Whoever asked has gone otherwise.
+	}))
+	defer server.Close()
+	client, node := NewClient(nil), Node{Name: "n", URL: server.URL}
+	for key, system := range map[string]string{"one": "", "restricted": "system"} {
+		clear(asked)
+		credentials := Credentials{Key: key, SystemKey: system, Secret: "s"}
+		_, err := client.Info(t.Context(), node, credentials)
+		require.NoError(t, err)
+		_, err = client.Licence(t.Context(), node, credentials)
+		require.NoError(t, err)
+		require.NoError(t, client.Stop(t.Context(), node, credentials))
+		require.NoError(t, client.ForceLeave(t.Context(), node, credentials, "m"))
+		_, err = client.ListenerRunning(t.Context(), node, credentials, "tcp:default")
+		require.NoError(t, err)
+		_, err = client.Storage(t.Context(), node, credentials)
+		require.NoError(t, err)
+		require.NoError(t, client.SetReplicas(t.Context(), node, credentials, "d", []string{"s"}))
+		require.NoError(t, client.ForgetSite(t.Context(), node, credentials, "s"))
+		require.NoError(t, client.LoadKeys(t.Context(), node, credentials, "/keys"))
+		require.Equal(t, `api_key { bootstrap_file = "/keys" }`, asked["body"])
+		require.Equal(t, "text/plain", asked["type"])
+		delete(asked, "body")
+		delete(asked, "type")
+		for call, used := range asked {
+			want := key
+			if system != "" && (strings.Contains(call, "/ds/") || strings.Contains(call, "/listeners/") || strings.Contains(call, "/configs")) {
+				want = system
+			}
+			require.Equal(t, want, used, call)
+		}
+		require.Len(t, asked, 10)
+	}
 }

@@ -15,6 +15,8 @@ var (
 	ErrSilent = errors.New("the node does not answer")
 	// ErrUnauthorized: EMQX does not know the API key or its secret.
 	ErrUnauthorized = errors.New("EMQX refuses the API key")
+	// ErrUntrusted: who answers over HTTPS cannot be told to be the node. No API key was sent.
+	ErrUntrusted = errors.New("the certificate of the node's API is not trusted")
 	// ErrForbidden: the API key's role does not allow the call.
 	ErrForbidden = errors.New("the API key is not allowed to do this")
 	// ErrBooting: the HTTP server runs but the API is not there yet.

@@ -77,7 +77,7 @@ func (c *Client) Storage(ctx context.Context, node Node, credentials Credentials
 }
 
 func (c *Client) askStorage(ctx context.Context, node Node, credentials Credentials, operation, path string, out any) error {
-	return c.do(ctx, node, credentials, call{operation: operation, method: http.MethodGet, path: "/api/v5/ds/" + path, timeout: questionTimeout}, out)
+	return c.do(ctx, node, credentials, call{operation: operation, system: true, method: http.MethodGet, path: "/api/v5/ds/" + path, timeout: questionTimeout}, out)
 }
 
 func (c *Client) site(ctx context.Context, node Node, credentials Credentials, id string) (Site, error) {
@@ -128,7 +128,7 @@ func (c *Client) database(ctx context.Context, node Node, credentials Credential
 // SetReplicas orders that all replicas of a database shall be on the given sites. EMQX moves them by and by.
 func (c *Client) SetReplicas(ctx context.Context, node Node, credentials Credentials, database string, sites []string) error {
 	return c.do(ctx, node, credentials, call{
-		operation: "ds_set_replicas", method: http.MethodPut, timeout: orderTimeout, body: sites,
+		system: true, operation: "ds_set_replicas", method: http.MethodPut, timeout: orderTimeout, body: sites,
 		path: "/api/v5/ds/storages/" + url.PathEscape(database) + "/replicas",
 	}, nil)
 }
@@ -137,7 +137,7 @@ func (c *Client) SetReplicas(ctx context.Context, node Node, credentials Credent
 // that the version has no such call: before 6.0, a site goes with the node that is made to leave.
 func (c *Client) ForgetSite(ctx context.Context, node Node, credentials Credentials, site string) error {
 	err := c.do(ctx, node, credentials, call{
-		operation: "ds_forget_site", method: http.MethodPut, timeout: orderTimeout,
+		system: true, operation: "ds_forget_site", method: http.MethodPut, timeout: orderTimeout,
 		path: "/api/v5/ds/sites/" + url.PathEscape(site) + "/forget",
 	}, nil)
 	if errors.Is(err, ErrUnknownSite) || errors.Is(err, ErrNoSuchCall) {
