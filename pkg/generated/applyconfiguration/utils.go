@@ -18,10 +18,14 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=apps.emqx.io, Version=v2beta1
+	case v2beta1.SchemeGroupVersion.WithKind("APITLS"):
+		return &appsv2beta1.APITLSApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("BootstrapAPIKey"):
 		return &appsv2beta1.BootstrapAPIKeyApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("Config"):
 		return &appsv2beta1.ConfigApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("DrainStatus"):
+		return &appsv2beta1.DrainStatusApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("DSDBReplicationStatus"):
 		return &appsv2beta1.DSDBReplicationStatusApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("DSReplicationStatus"):

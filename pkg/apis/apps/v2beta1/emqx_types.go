@@ -68,11 +68,18 @@ type EMQXSpec struct {
 	// +optional
 	ServiceAccountName string `json:"serviceAccountName,omitempty"`
 
-	// BootstrapAPIKeys are API keys that EMQX knows from its first start, besides that of the operator. EMQX reads
-	// them when a node starts: a change reaches the cluster with its next revision.
+	// BootstrapAPIKeys are API keys that EMQX knows from its first start, besides that of the operator. A change, also of a
+	// Secret that is named here, reaches running nodes within a few minutes; EMQX keeps a key that is removed here until it is
+	// deleted on the dashboard. It starts no upgrade.
 	// +optional
 	// +kubebuilder:validation:MaxItems=100
 	BootstrapAPIKeys []BootstrapAPIKey `json:"bootstrapAPIKeys,omitempty"`
+
+	// APITLS says whom the operator trusts when it talks with EMQX's management API over HTTPS: where the dashboard is open for HTTPS
+	// only, or where this is given and it is open for both. Unset, the certificate must be one of an authority that the operator's
+	// system trusts. A change starts no upgrade.
+	// +optional
+	APITLS *APITLS `json:"apiTLS,omitempty"`
 
 	// Config is the configuration of EMQX.
 	// +optional
@@ -118,9 +125,31 @@ type EMQXSpec struct {
 	ListenersServiceTemplate *ServiceTemplate `json:"listenersServiceTemplate,omitempty"`
 }
 
+// APITLS says whom the operator trusts when it talks with EMQX's management API over HTTPS.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.insecureSkipVerify) && self.insecureSkipVerify) || !(has(self.caSecretName) || has(self.serverName))",message="with insecureSkipVerify nothing is verified: give it alone, or caSecretName and serverName without it"
+type APITLS struct {
+	// CASecretName names a Secret, in the namespace of this resource, whose entry ca.crt holds the certificates, in PEM, of the
+	// authorities that are trusted, and no others. A change of it is followed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	CASecretName string `json:"caSecretName,omitempty"`
+	// ServerName is the name that the certificate must be for. Unset, it is that of the dashboard's Service, such as
+	// emqx-ee-dashboard.default.svc.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServerName string `json:"serverName,omitempty"`
+	// InsecureSkipVerify takes any certificate, also the self-signed one that EMQX brings along: whoever takes over the address
+	// of a pod then gets the operator's API key.
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
 // BootstrapAPIKey is an API key of EMQX, given here or read from a Secret.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.key) || self.key != 'emqx-operator-controller'",message="key must not be emqx-operator-controller: that is the operator's own, which it would lose its access with"
+// +kubebuilder:validation:XValidation:rule="!has(self.key) || !(self.key in ['emqx-operator-controller', 'emqx-operator-controller-system'])",message="key must not be emqx-operator-controller or emqx-operator-controller-system: these are the operator's own, which it would lose its access with"
 // +kubebuilder:validation:XValidation:rule="has(self.secretRef) != (has(self.key) && has(self.secret))",message="give either key and secret, or secretRef"
 type BootstrapAPIKey struct {
 	// Key is the name of the key.

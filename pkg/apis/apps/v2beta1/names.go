@@ -2,6 +2,7 @@ package v2beta1
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -31,9 +32,18 @@ const (
 	AnnotationConfigHash = "apps.emqx.io/config-hash"
 	// AnnotationNodeCount is the largest number of nodes that the set ever had: those whose names EMQX may know.
 	AnnotationNodeCount = "apps.emqx.io/node-count"
+	// AnnotationRevision is, on a set, the revision that its template was last written for and, on a pod, the one that it was made
+	// with. They differ while a node is replaced in place, and else never.
+	AnnotationRevision = "apps.emqx.io/revision"
 	// AnnotationReplicas is the number of pods that the operator asked for last.
 	AnnotationReplicas = "apps.emqx.io/replicas"
 )
+
+// LabelLetGo is on a pod that may be evicted: the PodDisruptionBudget protects it no more.
+const LabelLetGo = "apps.emqx.io/let-go"
+
+// FinalizerForgotten keeps a pod that has ended until EMQX has forgotten its node: the next of its name has another disk.
+const FinalizerForgotten = "apps.emqx.io/forgotten"
 
 // AnnotationUndecodable is never written to a resource. The operator's own client puts it on one that cannot be decoded, as
 // it is sent by the API server; its value is why.
@@ -77,8 +87,26 @@ func (e *EMQX) NodeCookieSecretName() string { return e.Name + nodeCookieSuffix 
 
 const nodeCookieSuffix = "-node-cookie"
 
-// IsNodeCookieSecret reports whether a Secret of the given name would be the one with a cluster's cookie.
-func IsNodeCookieSecret(name string) bool { return strings.HasSuffix(name, nodeCookieSuffix) }
+// ReadSecretNames are the names of all Secrets of users that are read, each once.
+func (e *EMQX) ReadSecretNames() []string {
+	names := e.KeySecretNames()
+	if tls := e.Spec.APITLS; tls != nil && tls.CASecretName != "" && !slices.Contains(names, tls.CASecretName) {
+		names = append(names, tls.CASecretName)
+	}
+	return names
+}
+
+// KeySecretNames are the names of the Secrets that API keys are read from, each once.
+func (e *EMQX) KeySecretNames() []string {
+	var names []string
+	for _, key := range e.Spec.BootstrapAPIKeys {
+		if key.SecretRef != nil {
+			names = append(names, key.SecretRef.Key.SecretName, key.SecretRef.Secret.SecretName)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
 
 // BootstrapAPIKeySecretName is the name of the Secret with the API keys.
 func (e *EMQX) BootstrapAPIKeySecretName() string { return e.Name + "-bootstrap-api-key" }

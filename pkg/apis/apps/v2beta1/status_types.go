@@ -86,9 +86,49 @@ type EMQXStatus struct {
 	// +listType=map
 	// +listMapKey=node
 	NodeEvacuationsStatus []NodeEvacuationStatus `json:"nodeEvacuationsStatus,omitempty"`
+	// EvacuationsToStop are the nodes that shall serve and whose evacuation the operator stops, until each has told that it has none.
+	// An evacuation of any other node that stays was started by somebody else.
+	// +optional
+	// +listType=set
+	EvacuationsToStop []string `json:"evacuationsToStop,omitempty"`
 	// DSReplication tells of EMQX's durable storage, absent where there is none.
 	// +optional
 	DSReplication *DSReplicationStatus `json:"dsReplication,omitempty"`
+	// Drain tells of the pod that leaves its Kubernetes node because that is drained; absent while none does.
+	// +optional
+	Drain *DrainStatus `json:"drain,omitempty"`
+}
+
+// DrainStatus tells of a pod that leaves its Kubernetes node: its clients and sessions are moved to other nodes first.
+type DrainStatus struct {
+	// PodName is the pod's name.
+	// +required
+	PodName string `json:"podName"`
+	// PodUID tells it from another of its name.
+	// +required
+	PodUID types.UID `json:"podUID"`
+	// KubernetesNode is the name of the Kubernetes node that it leaves.
+	// +required
+	KubernetesNode string `json:"kubernetesNode"`
+	// StartedTime is since when it leaves.
+	// +required
+	StartedTime metav1.MicroTime `json:"startedTime"`
+	// ClientsTotal is the number of clients of the cluster when it began; more when more came since, fewer when some left for
+	// good. Who is missing of them is away.
+	// +optional
+	ClientsTotal int64 `json:"clientsTotal"`
+	// ClientsTotalTime is when they were counted.
+	// +optional
+	ClientsTotalTime *metav1.MicroTime `json:"clientsTotalTime,omitempty"`
+	// HeldTime is since when no connection is evicted; absent while they are.
+	// +optional
+	HeldTime *metav1.MicroTime `json:"heldTime,omitempty"`
+	// HeldReason is why no connection is evicted, in one word, such as ClientsAway; empty while they are.
+	// +optional
+	HeldReason string `json:"heldReason,omitempty"`
+	// EmptyTime is since when it has nothing to lose and may be evicted, absent before.
+	// +optional
+	EmptyTime *metav1.MicroTime `json:"emptyTime,omitempty"`
 }
 
 // DSReplicationStatus tells how durable storage is replicated.
@@ -176,6 +216,12 @@ type UpgradeStatus struct {
 	// ClientsMoved is how many of them are connected to the target revision.
 	// +optional
 	ClientsMoved int64 `json:"clientsMoved,omitempty"`
+	// ReplicasTotal is how many replicas of shards the leaving nodes held when these began to be moved off, in ScalingDown.
+	// +optional
+	ReplicasTotal int64 `json:"replicasTotal,omitempty"`
+	// ReplicasMoved is how many of them have been moved off.
+	// +optional
+	ReplicasMoved int64 `json:"replicasMoved,omitempty"`
 	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	// +optional
 	ClientsPerSecond int64 `json:"clientsPerSecond,omitempty"`

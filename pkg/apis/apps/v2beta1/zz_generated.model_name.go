@@ -8,6 +8,11 @@
 package v2beta1
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in APITLS) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.APITLS"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in BootstrapAPIKey) OpenAPIModelName() string {
 	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.BootstrapAPIKey"
 }
@@ -25,6 +30,11 @@ func (in DSDBReplicationStatus) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in DSReplicationStatus) OpenAPIModelName() string {
 	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSReplicationStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in DrainStatus) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DrainStatus"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.

@@ -25,6 +25,18 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.APITLS
+  map:
+    fields:
+    - name: caSecretName
+      type:
+        scalar: string
+    - name: insecureSkipVerify
+      type:
+        scalar: boolean
+    - name: serverName
+      type:
+        scalar: string
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.BootstrapAPIKey
   map:
     fields:
@@ -88,6 +100,40 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DrainStatus
+  map:
+    fields:
+    - name: clientsTotal
+      type:
+        scalar: numeric
+      default: 0
+    - name: clientsTotalTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: emptyTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: heldReason
+      type:
+        scalar: string
+    - name: heldTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: kubernetesNode
+      type:
+        scalar: string
+      default: ""
+    - name: podName
+      type:
+        scalar: string
+      default: ""
+    - name: podUID
+      type:
+        scalar: string
+      default: ""
+    - name: startedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQX
   map:
     fields:
@@ -441,6 +487,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQXSpec
   map:
     fields:
+    - name: apiTLS
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.APITLS
     - name: bootstrapAPIKeys
       type:
         list:
@@ -517,9 +566,18 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.EMQXNodesStatus
       default: {}
+    - name: drain
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DrainStatus
     - name: dsReplication
       type:
         namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.DSReplicationStatus
+    - name: evacuationsToStop
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
     - name: nodeEvacuationsStatus
       type:
         list:
@@ -747,6 +805,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: phaseStartedTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: replicasMoved
+      type:
+        scalar: numeric
+    - name: replicasTotal
+      type:
+        scalar: numeric
     - name: startedTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime

@@ -34,12 +34,13 @@ type EMQXReplicantTemplateSpecApplyConfiguration struct {
 	// operator: a smaller number is reported as Stalled and changes nothing.
 	Replicas *int32 `json:"replicas,omitempty"`
 	// MinAvailable is for the PodDisruptionBudget of the role: how many pods, or how many percent of them, must stay
-	// available when Kubernetes nodes are drained. The budget protects the pods that serve; those of a revision that leaves,
-	// or does not serve yet, neither count nor are held.
+	// available when Kubernetes nodes are drained. With it the budget protects the pods that serve; those of a revision that
+	// leaves, or does not serve yet, neither count nor are held. Kubernetes evicts pods as it allows, whatever clients they have.
 	MinAvailable *intstr.IntOrString `json:"minAvailable,omitempty"`
 	// MaxUnavailable is for the PodDisruptionBudget of the role: how many pods, or how many percent of them, may be
-	// unavailable when Kubernetes nodes are drained. Without it and minAvailable it is 1, and a cluster of one node has no
-	// budget.
+	// unavailable when Kubernetes nodes are drained, as with minAvailable. Without either the budget refuses evictions, and the
+	// operator moves clients and sessions off the pods of a Kubernetes node that is drained, one by one; where it may not watch
+	// Nodes it is 1. A cluster of one node has no budget then.
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// Command replaces the entrypoint of the image.
 	Command []string `json:"command,omitempty"`

@@ -22,9 +22,14 @@ type EMQXSpecApplyConfiguration struct {
 	ImagePullSecrets []v1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 	// ServiceAccountName is the ServiceAccount of the pods.
 	ServiceAccountName *string `json:"serviceAccountName,omitempty"`
-	// BootstrapAPIKeys are API keys that EMQX knows from its first start, besides that of the operator. EMQX reads
-	// them when a node starts: a change reaches the cluster with its next revision.
+	// BootstrapAPIKeys are API keys that EMQX knows from its first start, besides that of the operator. A change, also of a
+	// Secret that is named here, reaches running nodes within a few minutes; EMQX keeps a key that is removed here until it is
+	// deleted on the dashboard. It starts no upgrade.
 	BootstrapAPIKeys []BootstrapAPIKeyApplyConfiguration `json:"bootstrapAPIKeys,omitempty"`
+	// APITLS says whom the operator trusts when it talks with EMQX's management API over HTTPS: where the dashboard is open for HTTPS
+	// only, or where this is given and it is open for both. Unset, the certificate must be one of an authority that the operator's
+	// system trusts. A change starts no upgrade.
+	APITLS *APITLSApplyConfiguration `json:"apiTLS,omitempty"`
 	// Config is the configuration of EMQX.
 	Config *ConfigApplyConfiguration `json:"config,omitempty"`
 	// ClusterDomain is the DNS domain of the Kubernetes cluster. It is part of the names of EMQX nodes: a change starts
@@ -96,6 +101,14 @@ func (b *EMQXSpecApplyConfiguration) WithBootstrapAPIKeys(values ...*BootstrapAP
 		}
 		b.BootstrapAPIKeys = append(b.BootstrapAPIKeys, *values[i])
 	}
+	return b
+}
+
+// WithAPITLS sets the APITLS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the APITLS field is set to the value of the last call.
+func (b *EMQXSpecApplyConfiguration) WithAPITLS(value *APITLSApplyConfiguration) *EMQXSpecApplyConfiguration {
+	b.APITLS = value
 	return b
 }
 

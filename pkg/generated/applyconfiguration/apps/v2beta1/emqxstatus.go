@@ -37,8 +37,13 @@ type EMQXStatusApplyConfiguration struct {
 	ReplicantNodesStatus *EMQXNodesStatusApplyConfiguration `json:"replicantNodesStatus,omitempty"`
 	// NodeEvacuationsStatus are the evacuations that run, as each node tells of its own.
 	NodeEvacuationsStatus []NodeEvacuationStatusApplyConfiguration `json:"nodeEvacuationsStatus,omitempty"`
+	// EvacuationsToStop are the nodes that shall serve and whose evacuation the operator stops, until each has told that it has none.
+	// An evacuation of any other node that stays was started by somebody else.
+	EvacuationsToStop []string `json:"evacuationsToStop,omitempty"`
 	// DSReplication tells of EMQX's durable storage, absent where there is none.
 	DSReplication *DSReplicationStatusApplyConfiguration `json:"dsReplication,omitempty"`
+	// Drain tells of the pod that leaves its Kubernetes node because that is drained; absent while none does.
+	Drain *DrainStatusApplyConfiguration `json:"drain,omitempty"`
 }
 
 // EMQXStatusApplyConfiguration constructs a declarative configuration of the EMQXStatus type for use with
@@ -155,10 +160,28 @@ func (b *EMQXStatusApplyConfiguration) WithNodeEvacuationsStatus(values ...*Node
 	return b
 }
 
+// WithEvacuationsToStop adds the given value to the EvacuationsToStop field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the EvacuationsToStop field.
+func (b *EMQXStatusApplyConfiguration) WithEvacuationsToStop(values ...string) *EMQXStatusApplyConfiguration {
+	for i := range values {
+		b.EvacuationsToStop = append(b.EvacuationsToStop, values[i])
+	}
+	return b
+}
+
 // WithDSReplication sets the DSReplication field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the DSReplication field is set to the value of the last call.
 func (b *EMQXStatusApplyConfiguration) WithDSReplication(value *DSReplicationStatusApplyConfiguration) *EMQXStatusApplyConfiguration {
 	b.DSReplication = value
+	return b
+}
+
+// WithDrain sets the Drain field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Drain field is set to the value of the last call.
+func (b *EMQXStatusApplyConfiguration) WithDrain(value *DrainStatusApplyConfiguration) *EMQXStatusApplyConfiguration {
+	b.Drain = value
 	return b
 }

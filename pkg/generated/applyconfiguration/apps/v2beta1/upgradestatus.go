@@ -38,6 +38,10 @@ type UpgradeStatusApplyConfiguration struct {
 	ClientsTotalTime *v1.MicroTime `json:"clientsTotalTime,omitempty"`
 	// ClientsMoved is how many of them are connected to the target revision.
 	ClientsMoved *int64 `json:"clientsMoved,omitempty"`
+	// ReplicasTotal is how many replicas of shards the leaving nodes held when these began to be moved off, in ScalingDown.
+	ReplicasTotal *int64 `json:"replicasTotal,omitempty"`
+	// ReplicasMoved is how many of them have been moved off.
+	ReplicasMoved *int64 `json:"replicasMoved,omitempty"`
 	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	ClientsPerSecond *int64 `json:"clientsPerSecond,omitempty"`
 	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
@@ -154,6 +158,22 @@ func (b *UpgradeStatusApplyConfiguration) WithClientsTotalTime(value v1.MicroTim
 // If called multiple times, the ClientsMoved field is set to the value of the last call.
 func (b *UpgradeStatusApplyConfiguration) WithClientsMoved(value int64) *UpgradeStatusApplyConfiguration {
 	b.ClientsMoved = &value
+	return b
+}
+
+// WithReplicasTotal sets the ReplicasTotal field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReplicasTotal field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithReplicasTotal(value int64) *UpgradeStatusApplyConfiguration {
+	b.ReplicasTotal = &value
+	return b
+}
+
+// WithReplicasMoved sets the ReplicasMoved field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReplicasMoved field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithReplicasMoved(value int64) *UpgradeStatusApplyConfiguration {
+	b.ReplicasMoved = &value
 	return b
 }
 
