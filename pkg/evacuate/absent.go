@@ -62,22 +62,26 @@ func (d *Driver) forceLeave(ctx context.Context, member string) string {
 	if !ok {
 		return "no node of the cluster answers that could make " + member + " leave it"
 	}
-	credentials, err := d.credentials.get(ctx)
-	if err != nil {
+	failure := ""
+	err := d.keys.with(ctx, func(credentials emqx.Credentials) error {
+		members, err := d.config.API.Members(ctx, node, credentials)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(members, member) || d.seen(member) {
+			failure = "node " + member + " still runs in the cluster"
+			return nil
+		}
+		return d.config.API.ForceLeave(ctx, node, credentials, member)
+	})
+	switch {
+	case err != nil:
 		return stable(err)
-	}
-	members, err := d.config.API.Members(ctx, node, credentials)
-	if err != nil {
-		return stable(err)
-	}
-	if slices.Contains(members, member) || d.seen(member) {
-		return "node " + member + " still runs in the cluster"
-	}
-	if err := d.config.API.ForceLeave(ctx, node, credentials, member); err != nil {
-		return stable(err)
+	case failure != "":
+		return failure
 	}
 	d.config.Logger.V(2).Info("Made the cluster forget a node", "member", member, "askedNode", node.Name)
-	return d.forgetSites(ctx, node, credentials, member)
+	return d.forgetSites(ctx, node, member)
 }
 
 // seen reports whether any node that answers sees a member running: in a partition, they do not agree.

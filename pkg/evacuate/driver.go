@@ -20,6 +20,7 @@ type API interface {
 	Info(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.NodeInfo, error)
 	Members(ctx context.Context, node emqx.Node, credentials emqx.Credentials) ([]string, error)
 	Available(ctx context.Context, node emqx.Node) (bool, error)
+	Licence(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Licence, error)
 	ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error)
 	Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*emqx.EvacuationStatus, error)
 	Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error
@@ -27,6 +28,7 @@ type API interface {
 	ForceLeave(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) error
 	Storage(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Storage, error)
 	SetReplicas(ctx context.Context, node emqx.Node, credentials emqx.Credentials, database string, sites []string) error
+	LoadKeys(ctx context.Context, node emqx.Node, credentials emqx.Credentials, file string) error
 	ForgetSite(ctx context.Context, node emqx.Node, credentials emqx.Credentials, site string) error
 }
 
@@ -34,8 +36,9 @@ type API interface {
 type Config struct {
 	// API is how nodes are reached.
 	API API
-	// Credentials reads the API key. It is called when none is known and when EMQX refuses the known one.
-	Credentials func(context.Context) (emqx.Credentials, error)
+	// Credentials reads the API keys that EMQX may know the operator by, in the order in which they are tried. It is called when
+	// none is known and when EMQX refuses all.
+	Credentials func(context.Context) ([]emqx.Credentials, error)
 	// Changed is called, from any goroutine, when the observation changed in a way that may matter to a decision.
 	Changed func()
 	// Panicked is told of a panic in one of the driver's goroutines, which goes on; nil when nobody wants to know.
@@ -54,13 +57,14 @@ type Driver struct {
 	config      Config
 	began       time.Time
 	observation atomic.Pointer[Observation]
-	credentials credentialCache
+	keys        keys
 
 	mu      sync.Mutex
 	goal    Goal
 	nodes   map[string]*nodeState
 	leaving context.CancelFunc // Of the goroutine that makes members leave; nil when there is none.
 	storage storageState
+	loading context.CancelFunc // Of the goroutine that has the keys read; nil when there is none.
 
 	ctx    context.Context //nolint:containedctx // It is the life of the driver's goroutines, which Pursue starts.
 	cancel context.CancelFunc
@@ -78,7 +82,7 @@ func NewDriver(config Config) *Driver {
 	if config.Turns == nil {
 		config.Turns = NewTurns()
 	}
-	d := &Driver{config: config, began: time.Now(), nodes: map[string]*nodeState{}, credentials: credentialCache{read: config.Credentials}}
+	d := &Driver{config: config, began: time.Now(), nodes: map[string]*nodeState{}, keys: keys{read: config.Credentials}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.observation.Store(&Observation{})
 	return d
@@ -87,8 +91,8 @@ func NewDriver(config Config) *Driver {
 // Observation returns what was last seen. It never waits.
 func (d *Driver) Observation() Observation { return *d.observation.Load() }
 
-// Credentials returns the API key that the driver goes by; false while it has not read any.
-func (d *Driver) Credentials() (emqx.Credentials, bool) { return d.credentials.peek() }
+// Credentials returns the API key that EMQX took last; false while it has taken none.
+func (d *Driver) Credentials() (emqx.Credentials, bool) { return d.keys.taken() }
 
 // Close ends the driver's goroutines and waits for them. Evacuations that run are left as they are.
 func (d *Driver) Close() {
@@ -140,8 +144,11 @@ func (d *Driver) Pursue(goal Goal) {
 	if !slices.Equal(goal.Absent, d.goal.Absent) {
 		d.pursueAbsent(goal.Absent)
 	}
-	before := d.goal.Storage
+	before, keys := d.goal.Storage, d.goal.Keys
 	d.goal = goal
+	if goal.Keys != keys {
+		d.pursueKeys(goal.Keys, keys)
+	}
 	d.prune(wanted)
 	d.pursueStorage(before)
 }
@@ -268,7 +275,7 @@ func uncounted(info emqx.NodeInfo) emqx.NodeInfo {
 func differs(a, b NodeObservation) bool {
 	return a.Failure != b.Failure || a.OrderFailure != b.OrderFailure || a.Seen.IsZero() != b.Seen.IsZero() || uncounted(a.Info) != uncounted(b.Info) || a.Available != b.Available ||
 		a.AskedConnRate != b.AskedConnRate || a.AskedSessRate != b.AskedSessRate || !slices.Equal(a.Members, b.Members) ||
-		!sameListeners(a.Listeners, b.Listeners) || !sameStatus(a.Evacuation, b.Evacuation)
+		!sameListeners(a.Listeners, b.Listeners) || a.LicenceKnown != b.LicenceKnown || a.Licence != b.Licence || !sameStatus(a.Evacuation, b.Evacuation)
 }
 
 func sameListeners(a, b map[string]bool) bool {

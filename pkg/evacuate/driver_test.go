@@ -44,6 +44,8 @@ type fakeAPI struct {
 	storage map[string]*emqx.Storage // What each node tells of durable storage; nil for none.
 	orders  []string                 // Those about storage.
 	refusal error                    // What is said to them.
+	loads   int                      // How often the nodes were told to read their keys.
+	file    string                   // The password in the file that they read then.
 }
 
 func (f *fakeAPI) node(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*fakeNode, error) {
@@ -112,6 +114,24 @@ func (f *fakeAPI) Members(ctx context.Context, node emqx.Node, c emqx.Credential
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]string{"b", "a"}, f.runs...), nil
+}
+
+func (f *fakeAPI) LoadKeys(ctx context.Context, node emqx.Node, c emqx.Credentials, _ string) error {
+	_, err := f.node(ctx, node, c)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		f.loads++
+		if f.file != "" {
+			f.secret = f.file
+		}
+	}
+	return err
+}
+
+func (f *fakeAPI) Licence(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.Licence, error) {
+	_, err := f.node(ctx, node, c)
+	return emqx.Licence{Type: emqx.LicenceCommunity}, err
 }
 
 func (f *fakeAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
@@ -223,11 +243,11 @@ func drive(t *testing.T, test func(t *testing.T, f *fakeAPI, d *Driver, changes 
 		reads := 0
 		d := NewDriver(Config{
 			API: f, Logger: logr.Discard(), Changed: func() { changes.Add(1) },
-			Credentials: func(context.Context) (emqx.Credentials, error) {
+			Credentials: func(context.Context) ([]emqx.Credentials, error) {
 				if reads++; reads == 1 {
-					return emqx.Credentials{Key: "k", Secret: "old"}, nil
+					return []emqx.Credentials{{Key: "k", Secret: "old"}}, nil
 				}
-				return emqx.Credentials{Key: "k", Secret: "new"}, nil
+				return []emqx.Credentials{{Key: "k", Secret: "new"}}, nil
 			},
 		})
 		defer d.Close()
@@ -276,6 +296,23 @@ func TestNextLifeIsAskedAnew(t *testing.T) {
 		require.True(t, d.Observation().Nodes["a"].Seen.IsZero())
 		require.Equal(t, "c2", d.Observation().Nodes["a"].Life)
 		require.NotEmpty(t, d.Observation().Nodes["a"].Failure)
+	})
+}
+
+// TestLicenceIsAskedWhereItMatters: of a node of which it does not, nobody asks; what was told stays known while it is silent.
+func TestLicenceIsAskedWhereItMatters(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		asked := goal(true, Serve, Serve)
+		asked.Nodes[0].Licence = true
+		d.Pursue(asked)
+		pass(3 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].LicenceKnown)
+		require.Equal(t, emqx.LicenceCommunity, d.Observation().Nodes["a"].Licence.Type)
+		require.False(t, d.Observation().Nodes["b"].LicenceKnown)
+		f.change("a", func(n *fakeNode) { n.frozen = true })
+		pass(10 * time.Second)
+		require.NotEmpty(t, d.Observation().Nodes["a"].Failure)
+		require.True(t, d.Observation().Nodes["a"].LicenceKnown)
 	})
 }
 
@@ -529,7 +566,7 @@ func TestRefusedKeyIsReadAgain(t *testing.T) {
 		d.Pursue(goal(true, Serve, Serve))
 		synctest.Wait()
 		a, b := d.Observation().Nodes["a"], d.Observation().Nodes["b"]
-		require.True(t, a.Unauthorized || b.Unauthorized, "whoever came first")
+		require.True(t, a.Refusal == Unauthorized || b.Refusal == Unauthorized, "whoever came first")
 		pass(2 * time.Second)
 		require.True(t, d.Observation().Nodes["a"].Known(), "the Secret was read again")
 	})
@@ -554,11 +591,11 @@ func TestFailureToReadTheKeyIsToldAndRetried(t *testing.T) {
 		f := &fakeAPI{nodes: map[string]*fakeNode{"a": {name: "a"}, "b": {name: "b"}}, asked: map[string]int{}, secret: "s"}
 		var failing atomic.Bool
 		failing.Store(true)
-		d := NewDriver(Config{API: f, Logger: logr.Discard(), Changed: func() {}, Credentials: func(context.Context) (emqx.Credentials, error) {
+		d := NewDriver(Config{API: f, Logger: logr.Discard(), Changed: func() {}, Credentials: func(context.Context) ([]emqx.Credentials, error) {
 			if failing.Load() {
-				return emqx.Credentials{}, errors.New("no such Secret")
+				return nil, errors.New("no such Secret")
 			}
-			return emqx.Credentials{Secret: "s"}, nil
+			return []emqx.Credentials{{Secret: "s"}}, nil
 		}})
 		defer d.Close()
 		d.Pursue(goal(true, Serve, Serve))

@@ -1,6 +1,7 @@
 package evacuate
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"strconv"
@@ -62,10 +63,12 @@ type NodeGoal struct {
 	Life string
 	// Listeners are the listeners to ask about, such as "tcp:default"; usually none.
 	Listeners []string
+	// Licence asks for the node's licence, too.
+	Licence bool
 }
 
 func (g NodeGoal) equal(other NodeGoal) bool {
-	return g.Node == other.Node && g.Life == other.Life && g.Focus == other.Focus && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
+	return g.Node == other.Node && g.Life == other.Life && g.Focus == other.Focus && g.Licence == other.Licence && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
 		g.Evacuation.ConnEvictRate == other.Evacuation.ConnEvictRate && g.Evacuation.SessEvictRate == other.Evacuation.SessEvictRate &&
 		g.Evacuation.WaitTakeover == other.Evacuation.WaitTakeover && slices.Equal(g.Evacuation.Recipients, other.Evacuation.Recipients)
 }
@@ -78,6 +81,8 @@ type Goal struct {
 	Absent []string
 	// Storage is where the data of durable storage shall be.
 	Storage StorageGoal
+	// Keys is which API keys the nodes shall know.
+	Keys KeysGoal
 	// Busy asks for an observation every second instead of now and then.
 	Busy bool
 }
@@ -92,6 +97,8 @@ type Observation struct {
 	Failure string
 	// Storage is what is known of durable storage.
 	Storage StorageObservation
+	// Keys is what is known of the API keys.
+	Keys KeysObservation
 }
 
 // Sample is the number of clients of a node at a beat: the nodes of a cluster are asked together, so that samples of one
@@ -115,8 +122,8 @@ type NodeObservation struct {
 	// OrderFailure says why the node did not take the last order to start or stop an evacuation; empty when it did, or
 	// when none is due.
 	OrderFailure string
-	// Unauthorized tells that EMQX refuses the operator's API key.
-	Unauthorized bool
+	// Refusal says why the node, which does answer, tells the operator nothing; empty when it does, or when it does not answer.
+	Refusal Refusal
 	// Info is what it tells of itself.
 	Info emqx.NodeInfo
 	// Members are the running nodes of its cluster as it sees them, sorted.
@@ -127,6 +134,9 @@ type NodeObservation struct {
 	Available bool
 	// Evacuation is its evacuation, nil when there is none.
 	Evacuation *emqx.EvacuationStatus
+	// Licence is its licence, as it last told it in this life, where LicenceKnown says that it was asked.
+	Licence      emqx.Licence
+	LicenceKnown bool
 	// Listeners tells which of the listeners asked about run.
 	Listeners map[string]bool
 	// AskedConnRate and AskedSessRate are the rates of an evacuation that the driver orders, ordered or may have ordered,
@@ -134,6 +144,31 @@ type NodeObservation struct {
 	AskedConnRate, AskedSessRate int32
 	// Samples are its clients of the last SampleWindow, oldest first, while the goal is busy.
 	Samples []Sample
+}
+
+// Refusal is a reason why a node that answers is asked in vain.
+type Refusal string
+
+// Why a node is asked in vain.
+const (
+	// Unauthorized: EMQX knows none of the operator's API keys.
+	Unauthorized Refusal = "Unauthorized"
+	// Forbidden: it knows the key, which must not do what is asked.
+	Forbidden Refusal = "Forbidden"
+	// Untrusted: who answers cannot be told to be the node, and is told no key.
+	Untrusted Refusal = "Untrusted"
+)
+
+func refusalOf(err error) Refusal {
+	switch {
+	case errors.Is(err, emqx.ErrUnauthorized):
+		return Unauthorized
+	case errors.Is(err, emqx.ErrForbidden):
+		return Forbidden
+	case errors.Is(err, emqx.ErrUntrusted):
+		return Untrusted
+	}
+	return ""
 }
 
 // SampleWindow is how far back samples go.
@@ -155,6 +190,9 @@ func (n NodeObservation) Empty() bool {
 	}
 	return n.Evacuation.State == emqx.StateEvictingSessions || n.Evacuation.State == emqx.StateProhibiting
 }
+
+// Ordered reports whether an evacuation may run, or be about to, that the driver ordered and that has not been seen to be over.
+func (n NodeObservation) Ordered() bool { return n.AskedConnRate > 0 || n.AskedSessRate > 0 }
 
 // EvictsConnections reports whether an evacuation runs on the node, as it last told, that closes connections: what comes
 // after that disconnects nobody.

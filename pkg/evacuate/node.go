@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
@@ -17,13 +16,13 @@ import (
 // observe asks a node about itself and returns what is known now. Asked at a beat, which is zero for other times, it takes a
 // sample.
 func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, beat time.Time, last NodeObservation) NodeObservation {
-	credentials, err := d.credentials.get(ctx)
+	var next NodeObservation
+	var counted time.Time
+	err := d.keys.with(ctx, func(credentials emqx.Credentials) (err error) {
+		next, counted, err = d.ask(ctx, goal, busy, credentials, last)
+		return err
+	})
 	if err != nil {
-		return failed(last, err)
-	}
-	next, counted, err := d.ask(ctx, goal, busy, credentials, last)
-	if err != nil {
-		d.distrust(credentials, err)
 		return failed(last, err)
 	}
 	next.OrderFailure = last.OrderFailure
@@ -39,17 +38,10 @@ func (d *Driver) observe(ctx context.Context, goal NodeGoal, busy bool, beat tim
 	return next
 }
 
-// distrust has the API key read again when EMQX refused it.
-func (d *Driver) distrust(credentials emqx.Credentials, err error) {
-	if errors.Is(err, emqx.ErrUnauthorized) {
-		d.credentials.forget(credentials)
-	}
-}
-
 // failed keeps what was known and says why nothing newer is.
 func failed(last NodeObservation, err error) NodeObservation {
 	last.Failure = stable(err)
-	last.Unauthorized = errors.Is(err, emqx.ErrUnauthorized)
+	last.Refusal = refusalOf(err)
 	return last
 }
 
@@ -60,6 +52,9 @@ func stable(err error) string {
 		if errors.Is(err, kind) {
 			return kind.Error()
 		}
+	}
+	if i := strings.Index(err.Error(), emqx.ErrUntrusted.Error()); i >= 0 {
+		return err.Error()[i:] // Which of the questions it was does not matter.
 	}
 	return err.Error()
 }
@@ -76,11 +71,8 @@ func whole(goal NodeGoal, last NodeObservation) bool {
 // answered or there is no answer. A listener that was seen to run is not asked about again while the node answers. It returns, too,
 // when the clients had been counted.
 func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials emqx.Credentials, last NodeObservation) (NodeObservation, time.Time, error) {
-	var (
-		next      NodeObservation
-		counted   time.Time
-		listeners sync.Mutex
-	)
+	var next NodeObservation
+	var counted time.Time
 	group, groupCtx := errgroup.WithContext(ctx)
 	if !busy {
 		group.SetLimit(1)
@@ -93,6 +85,7 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 	})
 	all := whole(goal, last)
 	next.Members, next.Available, next.Whole = last.Members, last.Available, last.Whole
+	next.Licence, next.LicenceKnown = last.Licence, last.LicenceKnown
 	if all {
 		question(func() (err error) {
 			next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
@@ -104,28 +97,20 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 			return err
 		})
 	}
+	if all && goal.Licence {
+		question(func() (err error) {
+			next.Licence, err = d.config.API.Licence(groupCtx, goal.Node, credentials)
+			next.LicenceKnown = err == nil
+			return err
+		})
+	}
 	if all || goal.Focus == FocusEvacuation || last.Evacuation != nil {
 		question(func() (err error) {
 			next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
 			return err
 		})
 	}
-	next.Listeners = map[string]bool{}
-	for _, id := range goal.Listeners {
-		if last.Known() && last.Listeners[id] {
-			listeners.Lock()
-			next.Listeners[id] = true
-			listeners.Unlock()
-			continue
-		}
-		question(func() error {
-			running, err := d.config.API.ListenerRunning(groupCtx, goal.Node, credentials, id)
-			listeners.Lock()
-			defer listeners.Unlock()
-			next.Listeners[id] = running
-			return err
-		})
-	}
+	next.Listeners = d.askListeners(groupCtx, goal, credentials, last, question)
 	if err := group.Wait(); err != nil {
 		return NodeObservation{}, counted, err
 	}
@@ -133,6 +118,28 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 		next.Whole = next.Seen
 	}
 	return next, counted, nil
+}
+
+// askListeners asks for those that were not seen to run. The answers are there when all questions are answered.
+func (d *Driver) askListeners(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, last NodeObservation, question func(func() error)) map[string]bool {
+	var lock sync.Mutex
+	all := map[string]bool{}
+	for _, id := range goal.Listeners {
+		all[id] = last.Known() && last.Listeners[id]
+	}
+	for _, id := range goal.Listeners {
+		if last.Known() && last.Listeners[id] {
+			continue
+		}
+		question(func() error {
+			running, err := d.config.API.ListenerRunning(ctx, goal.Node, credentials, id)
+			lock.Lock()
+			defer lock.Unlock()
+			all[id] = running
+			return err
+		})
+	}
+	return all
 }
 
 // statusPatience is how long a node that moves sessions is waited for to tell of it: it takes 20 ms, or up to a minute.
@@ -211,69 +218,24 @@ func runs(status emqx.EvacuationStatus, asked emqx.Evacuation) bool {
 // give gives an order. An evacuation is started in its phase of a beat, if it is still wanted then; one that is to be
 // started again is stopped at once, so that it evicts nobody in between.
 func (d *Driver) give(ctx context.Context, state *nodeState, goal NodeGoal, order order) error {
-	credentials, err := d.credentials.get(ctx)
-	if err != nil {
-		return err
-	}
 	logger := d.config.Logger.WithValues("node", goal.Name)
 	if order == stop || order == restart {
-		if err := d.config.API.Stop(ctx, goal.Node, credentials); err != nil {
-			d.distrust(credentials, err)
+		err := d.keys.with(ctx, func(credentials emqx.Credentials) error { return d.config.API.Stop(ctx, goal.Node, credentials) })
+		if err != nil {
 			return err
 		}
 		logger.V(2).Info("Stopped the evacuation", "restart", order == restart)
 	}
 	if (order == start || order == restart) && d.stillWanted(ctx, state, goal) {
 		d.starting(state)
-		if err := d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation); err != nil {
-			d.distrust(credentials, err)
+		err := d.keys.with(ctx, func(credentials emqx.Credentials) error {
+			return d.config.API.Start(ctx, goal.Node, credentials, goal.Evacuation)
+		})
+		if err != nil {
 			return err
 		}
 		logger.V(2).Info("Started the evacuation", "connEvictRate", goal.Evacuation.ConnEvictRate,
 			"sessEvictRate", goal.Evacuation.SessEvictRate, "recipients", goal.Evacuation.Recipients)
 	}
 	return nil
-}
-
-// credentialCache reads the API key when it is not known: once for all who want it then.
-type credentialCache struct {
-	read    func(context.Context) (emqx.Credentials, error)
-	reading singleflight.Group
-	known   atomic.Pointer[emqx.Credentials]
-}
-
-func (c *credentialCache) get(ctx context.Context) (emqx.Credentials, error) {
-	if known := c.known.Load(); known != nil {
-		return *known, nil
-	}
-	// That one of those who wait gives up is no reason to stop for the others: reading has a deadline of its own.
-	reading := c.reading.DoChan("", func() (any, error) {
-		credentials, err := c.read(context.WithoutCancel(ctx))
-		if err == nil {
-			c.known.Store(&credentials)
-		}
-		return credentials, err
-	})
-	select {
-	case <-ctx.Done():
-		return emqx.Credentials{}, ctx.Err()
-	case read := <-reading:
-		credentials, _ := read.Val.(emqx.Credentials)
-		return credentials, read.Err
-	}
-}
-
-// peek returns the credentials if they are known. It never waits.
-func (c *credentialCache) peek() (emqx.Credentials, bool) {
-	if known := c.known.Load(); known != nil {
-		return *known, true
-	}
-	return emqx.Credentials{}, false
-}
-
-// forget drops credentials that EMQX refused, unless newer ones are known.
-func (c *credentialCache) forget(refused emqx.Credentials) {
-	if known := c.known.Load(); known != nil && *known == refused {
-		c.known.CompareAndSwap(known, nil)
-	}
 }

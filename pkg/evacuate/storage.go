@@ -210,20 +210,19 @@ func (d *Driver) observeStorage(ctx context.Context, goal StorageGoal, last Stor
 	if !ok {
 		return failed(errors.New("no node of the cluster answers that could tell of durable storage"))
 	}
-	credentials, err := d.credentials.get(ctx)
+	var next StorageObservation
+	err := d.keys.with(ctx, func(credentials emqx.Credentials) (err error) {
+		next, err = d.askStorage(ctx, speaker, credentials, goal)
+		return err
+	})
 	if err != nil {
-		return failed(err)
-	}
-	next, err := d.askStorage(ctx, speaker, credentials, goal)
-	if err != nil {
-		d.distrust(credentials, err)
 		return failed(err)
 	}
 	if len(goal.Leaving) > 0 && last.Enabled && !next.Enabled {
 		// A node that starts says so, too, until its databases are open.
 		return failed(fmt.Errorf("node %s says that there is no durable storage, where there was some", speaker.Name))
 	}
-	next.OrderFailure = d.moveReplicas(ctx, speaker, credentials, goal, next)
+	next.OrderFailure = d.moveReplicas(ctx, speaker, goal, next)
 	return next
 }
 
@@ -288,7 +287,7 @@ func (d *Driver) answering(names []string) (emqx.Node, bool) {
 }
 
 // moveReplicas has EMQX move what is not where it shall be, and says what stands in the way.
-func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credentials emqx.Credentials, goal StorageGoal, storage StorageObservation) string {
+func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, goal StorageGoal, storage StorageObservation) string {
 	if len(goal.Holders) == 0 || !storage.Enabled {
 		return ""
 	}
@@ -303,8 +302,10 @@ func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credential
 			continue
 		}
 		d.config.Logger.V(2).Info("Having replicas moved", "database", database.Name, "sites", wanted, "askedNode", speaker.Name)
-		if err := d.config.API.SetReplicas(ctx, speaker, credentials, database.Name, wanted); err != nil {
-			d.distrust(credentials, err)
+		err := d.keys.with(ctx, func(credentials emqx.Credentials) error {
+			return d.config.API.SetReplicas(ctx, speaker, credentials, database.Name, wanted)
+		})
+		if err != nil {
 			d.mu.Lock()
 			delete(d.storage.ordered, database.Name)
 			d.mu.Unlock()
@@ -314,13 +315,13 @@ func (d *Driver) moveReplicas(ctx context.Context, speaker emqx.Node, credential
 	return failure
 }
 
-// placed reports whether the replicas of a database are on the wanted sites and no others: on all of these, or as many for each
-// shard as EMQX makes (durable_storage.replication_factor, which it does not tell, is 3).
+// placed reports whether the replicas of a database are on the wanted sites and no others, or are about to come there: on all of
+// these, or as many for each shard as EMQX makes (durable_storage.replication_factor, which it does not tell, is 3).
 func placed(database emqx.Database, wanted []string) bool {
 	on, fewest := map[string]bool{}, replicationFactor
 	for _, shard := range database.Shards {
 		fewest = min(fewest, len(shard.Replicas))
-		for _, site := range shard.Replicas {
+		for _, site := range slices.Concat(shard.Replicas, shard.Joining) {
 			on[site] = true
 		}
 	}
@@ -332,7 +333,7 @@ const replicationFactor = 3
 // within reports whether all replicas of a database are on some sites, whether on all of these or not.
 func within(database emqx.Database, sites []string) bool {
 	return !slices.ContainsFunc(database.Shards, func(shard emqx.Shard) bool {
-		return slices.ContainsFunc(shard.Replicas, func(site string) bool { return !slices.Contains(sites, site) })
+		return slices.ContainsFunc(slices.Concat(shard.Replicas, shard.Joining), func(site string) bool { return !slices.Contains(sites, site) })
 	})
 }
 
@@ -373,8 +374,12 @@ func (d *Driver) publishStorage(storage StorageObservation) {
 }
 
 // forgetSites has the cluster forget the sites of a node that was made to leave; it returns why that failed, or nothing.
-func (d *Driver) forgetSites(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) string {
-	storage, err := d.config.API.Storage(ctx, node, credentials)
+func (d *Driver) forgetSites(ctx context.Context, node emqx.Node, member string) string {
+	var storage emqx.Storage
+	err := d.keys.with(ctx, func(credentials emqx.Credentials) (err error) {
+		storage, err = d.config.API.Storage(ctx, node, credentials)
+		return err
+	})
 	if withoutStorage(err) {
 		return ""
 	}
@@ -382,7 +387,8 @@ func (d *Driver) forgetSites(ctx context.Context, node emqx.Node, credentials em
 		return stable(err)
 	}
 	for _, site := range (StorageObservation{Storage: storage}).SitesOf(member) {
-		if err := d.config.API.ForgetSite(ctx, node, credentials, site); err != nil {
+		err := d.keys.with(ctx, func(credentials emqx.Credentials) error { return d.config.API.ForgetSite(ctx, node, credentials, site) })
+		if err != nil {
 			return fmt.Sprintf("its site %s of durable storage: %s", site, stable(err))
 		}
 		d.config.Logger.V(2).Info("Made the cluster forget a site", "site", site, "member", member, "askedNode", node.Name)

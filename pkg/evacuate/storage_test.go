@@ -81,24 +81,30 @@ func TestWhatStandsInTheWayOfReplicasIsTold(t *testing.T) {
 
 func TestPlaced(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		shards [][]string
-		wanted []string
-		placed bool
+		name    string
+		shards  [][]string
+		joining []string // Of the last shard.
+		wanted  []string
+		placed  bool
 	}{
-		{"there are no shards", nil, []string{"A"}, true},
-		{"one has all", [][]string{{"A"}, {"A"}}, []string{"A"}, true},
-		{"others have none yet", [][]string{{"A"}, {"A"}}, []string{"A", "B"}, false},
-		{"it is spread", [][]string{{"A"}, {"B"}}, []string{"A", "B"}, true},
-		{"one is too many", [][]string{{"A"}, {"C"}}, []string{"A"}, false},
-		{"one is elsewhere", [][]string{{"C"}}, []string{"A"}, false},
-		{"not all of many sites get one", [][]string{{"A", "B", "C"}}, []string{"A", "B", "C", "D"}, true},
-		{"unless a shard has too few", [][]string{{"A", "B", "C"}, {"A"}}, []string{"A", "B", "C", "D"}, false},
+		{"there are no shards", nil, nil, []string{"A"}, true},
+		{"one has all", [][]string{{"A"}, {"A"}}, nil, []string{"A"}, true},
+		{"others have none yet", [][]string{{"A"}, {"A"}}, nil, []string{"A", "B"}, false},
+		{"it is spread", [][]string{{"A"}, {"B"}}, nil, []string{"A", "B"}, true},
+		{"one is too many", [][]string{{"A"}, {"C"}}, nil, []string{"A"}, false},
+		{"one is elsewhere", [][]string{{"C"}}, nil, []string{"A"}, false},
+		{"not all of many sites get one", [][]string{{"A", "B", "C"}}, nil, []string{"A", "B", "C", "D"}, true},
+		{"unless a shard has too few", [][]string{{"A", "B", "C"}, {"A"}}, nil, []string{"A", "B", "C", "D"}, false},
+		{"one is about to come", [][]string{{"A"}}, []string{"B"}, []string{"A", "B"}, true},
+		{"one is about to come where it shall not be", [][]string{{"A"}}, []string{"B"}, []string{"A"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var of emqx.Database
 			for _, replicas := range tt.shards {
 				of.Shards = append(of.Shards, emqx.Shard{Replicas: replicas})
+			}
+			if len(tt.joining) > 0 {
+				of.Shards[len(of.Shards)-1].Joining = tt.joining
 			}
 			require.Equal(t, tt.placed, placed(of, tt.wanted))
 		})
@@ -119,6 +125,8 @@ func TestReplicasThatCannotBeSpread(t *testing.T) {
 // TestDatabaseThatOnlyLeavingNodesHave: the new revision need not have open what the old one has.
 func TestDatabaseThatOnlyLeavingNodesHave(t *testing.T) {
 	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, _ func() int) {
+		pursueStorage(d, StorageGoal{Busy: true})
+		pass(2 * time.Second) // Both are known, and the first speaks.
 		f.storage = map[string]*emqx.Storage{"b": storageOf(database("mq_state", "B"))}
 		pursueStorage(d, StorageGoal{Holders: []string{"a"}, Leaving: []string{"b"}, Busy: true})
 		pass(3 * time.Second)

@@ -34,6 +34,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch
 
 // Clients are how the informers reach the API server.
 type Clients struct {
@@ -54,6 +55,8 @@ type Caches struct {
 	ConfigMaps     Cache[*metav1.PartialObjectMetadata]
 	Secrets        Cache[*metav1.PartialObjectMetadata]
 	Claims         Cache[*metav1.PartialObjectMetadata]
+	// Nodes are those of Kubernetes; nothing is known of them where they may not be watched, see WatchNodes.
+	Nodes Cache[*corev1.Node]
 
 	start         []func(stop <-chan struct{})
 	shutdown      []func()
@@ -81,6 +84,35 @@ func New(clients Clients, namespaces []string) (*Caches, error) {
 	return c, nil
 }
 
+// WatchNodes has Nodes watched, too. It is called before Handle. They belong to no namespace, and whoever works in one may not
+// be allowed to.
+func (c *Caches) WatchNodes(kube kubernetes.Interface) error {
+	factory := informers.NewSharedInformerFactoryWithOptions(kube, noResync, informers.WithTransform(trim))
+	c.start = append(c.start, factory.Start)
+	c.shutdown = append(c.shutdown, factory.Shutdown)
+	if err := c.Nodes.add(metav1.NamespaceAll, factory.Core().V1().Nodes().Informer()); err != nil {
+		return fmt.Errorf("watch Nodes: %w", err)
+	}
+	return nil
+}
+
+// NodesWatched reports whether Nodes are watched.
+func (c *Caches) NodesWatched() bool { return len(c.Nodes.informers) > 0 }
+
+// Drained reports whether a Kubernetes node is drained: it is to get no pods, and those that it has are to go.
+func (c *Caches) Drained(name string) bool {
+	node, exists := c.Nodes.Get(cache.ObjectName{Name: name})
+	return exists && drained(node)
+}
+
+// drained reports whether a node was cordoned, as kubectl drain and all that do as it does begin, or tainted by an autoscaler
+// that is about to remove it.
+func drained(node *corev1.Node) bool {
+	return node.Spec.Unschedulable || slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool {
+		return taint.Key == "karpenter.sh/disrupted" || taint.Key == "ToBeDeletedByClusterAutoscaler"
+	})
+}
+
 // noResync: nothing is repaired by looking again now and then. What the handlers miss is a bug of theirs.
 const noResync = time.Duration(0)
 
@@ -104,7 +136,7 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 	for _, err := range []error{
 		c.addEMQXes(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
 		c.StatefulSets.add(namespace, kube.Apps().V1().StatefulSets().Informer(), byController, byClaim),
-		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim),
+		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim, byNode, byHeld),
 		c.Services.add(namespace, kube.Core().V1().Services().Informer()),
 		c.EndpointSlices.add(namespace, pods.Discovery().V1().EndpointSlices().Informer(), byController),
 		c.Budgets.add(namespace, kube.Policy().V1().PodDisruptionBudgets().Informer()),
@@ -226,6 +258,12 @@ func (c *Cache[T]) ControlledBy(namespace string, controller types.UID) ([]T, er
 // EMQX resource of the given name, by name. They must not be changed.
 func (c *Cache[T]) Claimed(namespace, resource string) ([]T, error) {
 	return c.indexed(namespace, claimIndex, namespace+"/"+resource)
+}
+
+// Held returns the pods that the operator's finalizer keeps and that belong to the EMQX resource of the given name, or belonged to one
+// that is gone. They must not be changed.
+func (c *Caches) Held(name cache.ObjectName) ([]*corev1.Pod, error) {
+	return c.Pods.indexed(name.Namespace, heldIndex, name.String())
 }
 
 func (c *Cache[T]) indexed(namespace, index, value string) ([]T, error) {

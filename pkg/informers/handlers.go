@@ -3,6 +3,7 @@ package informers
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -22,13 +23,14 @@ type Wake func(key cache.ObjectName, kind string)
 //	kind                 created   updated when                                         deleted   wakes
 //	EMQX                 yes       spec, metadata, phase or deletion changed            yes       itself
 //	StatefulSet          yes       spec or its observation, metadata, pods or deletion  yes       its controller, or who claims its name
-//	Pod                  yes       conditions, containers, address or deletion changed  yes       its set's controller, or its label's instance
+//	Pod                  yes       conditions, containers, labels or deletion changed   yes       its set's controller, or its label's instance
 //	Service              yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	EndpointSlice        yes       UID, endpoints or owner changed                      yes       its Service's controller
 //	PodDisruptionBudget  yes       spec or metadata changed                             yes       its controller, or who claims its name
 //	VolumeClaim          yes       replaced, or labels, owner or deletion changed       yes       its label's instance
 //	ConfigMap            yes       replaced by another of its name, or metadata changed yes       its controller, or who claims its name
-//	Secret               yes       as a ConfigMap; of a cookie, any write               yes       its controller, or who claims its name
+//	Secret               yes       it was written, or as a ConfigMap                    yes       its controller, or who claims its name, and who reads it
+//	Node                 yes       it begins to be drained, or is no more               yes       whoever has a pod on it
 func (c *Caches) Handle(wake Wake, panicked func()) error {
 	for _, err := range []error{
 		handle(c, &c.EMQXes, "EMQX", specOrPhaseChanged, c.itself, wake, panicked),
@@ -39,7 +41,8 @@ func (c *Caches) Handle(wake Wake, panicked func()) error {
 		handle(c, &c.Budgets, "PodDisruptionBudget", budgetChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.ConfigMaps, "ConfigMap", replacedOrHandedOver, c.claimantOf, wake, panicked),
 		handle(c, &c.Claims, "PersistentVolumeClaim", replacedOrHandedOver, c.claimantOf, wake, panicked),
-		handle(c, &c.Secrets, "Secret", secretChanged, c.claimantOf, wake, panicked),
+		handleEach(c, &c.Secrets, "Secret", secretChanged, c.usersOf, wake, panicked),
+		handleEach(c, &c.Nodes, "Node", drainChanged, c.tenantsOf, wake, panicked),
 	} {
 		if err != nil {
 			return err
@@ -61,13 +64,26 @@ func (c *Caches) Follow(seen func(*v2beta1.EMQX)) error {
 	return nil
 }
 
-// handle adds the handlers of one row.
-func handle[T interface {
+// object is what a watch tells of.
+type object interface {
 	cache.Object
 	metav1.Object
-}](c *Caches, kind *Cache[T], name string, updated predicate[T], owner func(metav1.Object) (cache.ObjectName, bool), wake Wake, panicked func()) error {
-	woken := func(object metav1.Object) {
+}
+
+// handle adds the handlers of one row, whose objects wake one key each.
+func handle[T object](c *Caches, kind *Cache[T], name string, updated predicate[T], owner func(metav1.Object) (cache.ObjectName, bool), wake Wake, panicked func()) error {
+	return handleEach(c, kind, name, updated, func(object metav1.Object) []cache.ObjectName {
 		if key, ok := owner(object); ok {
+			return []cache.ObjectName{key}
+		}
+		return nil
+	}, wake, panicked)
+}
+
+// handleEach adds the handlers of one row.
+func handleEach[T object](c *Caches, kind *Cache[T], name string, updated predicate[T], owners func(metav1.Object) []cache.ObjectName, wake Wake, panicked func()) error {
+	woken := func(object metav1.Object) {
+		for _, key := range owners(object) {
 			wake(key, name)
 		}
 	}
@@ -133,8 +149,12 @@ func (c *Caches) claimantOf(object metav1.Object) (cache.ObjectName, bool) {
 }
 
 // setsController is the EMQX resource that controls the set that controls a pod, or that a pod without a set belongs to. A
-// pod whose set is going wakes nobody: the set's going did.
+// pod whose set is going wakes nobody: the set's going did. One that the operator's finalizer keeps wakes its resource, whether there
+// is one or not.
 func (c *Caches) setsController(object metav1.Object) (cache.ObjectName, bool) {
+	if held(object) {
+		return cache.ObjectName{Namespace: object.GetNamespace(), Name: object.GetLabels()[v2beta1.LabelInstance]}, true
+	}
 	controller := metav1.GetControllerOfNoCopy(object)
 	if controller == nil {
 		return c.claimantOf(object)
@@ -147,6 +167,43 @@ func (c *Caches) setsController(object metav1.Object) (cache.ObjectName, bool) {
 		return cache.ObjectName{}, false
 	}
 	return c.claimantOf(set)
+}
+
+// usersOf are the EMQX resource that a Secret belongs to, and those that read it.
+func (c *Caches) usersOf(secret metav1.Object) []cache.ObjectName {
+	var keys []cache.ObjectName
+	if key, ok := c.claimantOf(secret); ok {
+		keys = append(keys, key)
+	}
+	readers, err := c.EMQXes.indexed(secret.GetNamespace(), secretIndex, secret.GetNamespace()+"/"+secret.GetName())
+	if err != nil {
+		return keys // There is such an index.
+	}
+	for _, reader := range readers {
+		if key := cache.MetaObjectToName(reader); !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// tenantsOf are the EMQX resources that have a pod on a Kubernetes node.
+func (c *Caches) tenantsOf(node metav1.Object) []cache.ObjectName {
+	var keys []cache.ObjectName
+	for _, informer := range c.Pods.informers {
+		pods, err := informer.GetIndexer().ByIndex(nodeIndex, node.GetName())
+		if err != nil {
+			continue // There is such an index.
+		}
+		for _, pod := range pods {
+			if pod, ok := pod.(*corev1.Pod); ok {
+				if key, ok := c.setsController(pod); ok && !slices.Contains(keys, key) {
+					keys = append(keys, key)
+				}
+			}
+		}
+	}
+	return keys
 }
 
 // servicesController is the EMQX resource that controls the Service that an EndpointSlice belongs to. No decision is made

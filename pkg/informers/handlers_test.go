@@ -32,6 +32,7 @@ var (
 	emqxes      = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 	sets        = appsv1.SchemeGroupVersion.WithResource("statefulsets")
 	pods        = corev1.SchemeGroupVersion.WithResource("pods")
+	nodes       = corev1.SchemeGroupVersion.WithResource("nodes")
 	services    = corev1.SchemeGroupVersion.WithResource("services")
 	endpoints   = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
 	budgets     = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
@@ -43,6 +44,7 @@ type world struct {
 	t        *testing.T
 	trackers map[schema.GroupVersionResource]kubetesting.ObjectTracker
 	objects  map[schema.GroupVersionResource]runtime.Object
+	caches   *Caches
 
 	mu    sync.Mutex
 	woken []string
@@ -56,12 +58,13 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, objects: map[schema.GroupVersionResource]runtime.Object{
 		emqxes:    &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "e", Generation: 1}},
 		sets:      &appsv1.StatefulSet{ObjectMeta: owned("set", "EMQX", v2beta1.SchemeGroupVersion, "e")},
-		pods:      &corev1.Pod{ObjectMeta: owned("pod", "StatefulSet", appsv1.SchemeGroupVersion, "set")},
+		pods:      &corev1.Pod{ObjectMeta: owned("pod", "StatefulSet", appsv1.SchemeGroupVersion, "set"), Spec: corev1.PodSpec{NodeName: "k"}},
+		nodes:     &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "k"}},
 		services:  &corev1.Service{ObjectMeta: owned("service", "EMQX", v2beta1.SchemeGroupVersion, "e"), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1"}},
 		endpoints: &discoveryv1.EndpointSlice{ObjectMeta: owned("slice", "Service", corev1.SchemeGroupVersion, "service")},
 		budgets:   &policyv1.PodDisruptionBudget{ObjectMeta: owned("budget", "EMQX", v2beta1.SchemeGroupVersion, "e")},
 	}, trackers: map[schema.GroupVersionResource]kubetesting.ObjectTracker{
-		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
+		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), nodes: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
 		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(), claimsResource: meta.Tracker(),
 	}}
 	for resource, kind := range metadataFor {
@@ -71,6 +74,10 @@ func newWorld(t *testing.T) *world {
 	}
 	caches, err := New(Clients{Kube: kube, EMQX: emqx, Metadata: meta}, nil)
 	require.NoError(t, err)
+	require.False(t, caches.NodesWatched())
+	require.NoError(t, caches.WatchNodes(kube))
+	require.True(t, caches.NodesWatched())
+	w.caches = caches
 	require.NoError(t, caches.Handle(func(key cache.ObjectName, kind string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -105,7 +112,7 @@ func (w *world) create(resource schema.GroupVersionResource) {
 func (w *world) change(resource schema.GroupVersionResource, change func(runtime.Object)) {
 	w.t.Helper()
 	change(w.objects[resource])
-	require.NoError(w.t, w.trackers[resource].Update(resource, w.objects[resource].DeepCopyObject(), "n"))
+	require.NoError(w.t, w.trackers[resource].Update(resource, w.objects[resource].DeepCopyObject(), w.objects[resource].(metav1.Object).GetNamespace()))
 }
 
 // woke returns who was woken by f.
@@ -164,6 +171,7 @@ func TestHandlers(t *testing.T) {
 			"conditions": as(func(p *corev1.Pod) { p.Status.Conditions = []corev1.PodCondition{ready} }),
 			"containers": as(func(p *corev1.Pod) { p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "emqx"}} }),
 			"address":    as(func(p *corev1.Pod) { p.Status.PodIP = "10.0.0.2" }),
+			"let go":     as(func(p *corev1.Pod) { p.Labels[v2beta1.LabelLetGo] = "true" }),
 		}, changes{"labels": label, "finalizers": finalizer}, "Pod wakes n/e"},
 		{services, nil, changes{
 			"selector": as(func(s *corev1.Service) { s.Spec.Selector = map[string]string{"a": "b"} }),
@@ -213,16 +221,13 @@ func TestHandlers(t *testing.T) {
 	}
 }
 
-// TestWrittenCookieWakes: of other Secrets no content matters.
-func TestWrittenCookieWakes(t *testing.T) {
-	written := func(name string) bool {
-		before := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1"}}
-		after := before.DeepCopy()
-		after.ResourceVersion = "2"
-		return secretChanged(before, after)
-	}
-	require.True(t, written("e-node-cookie"))
-	require.False(t, written("e-bootstrap-api-key"))
+// TestWrittenSecretWakes: what is in it matters, and only metadata is known.
+func TestWrittenSecretWakes(t *testing.T) {
+	before := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "e-node-cookie", ResourceVersion: "1"}}
+	after := before.DeepCopy()
+	require.False(t, secretChanged(before, after))
+	after.ResourceVersion = "2"
+	require.True(t, secretChanged(before, after))
 }
 
 // TestWhoIsWoken has the ways that lead nowhere, and the one that leads over a label.
@@ -263,6 +268,15 @@ func TestWhoIsWoken(t *testing.T) {
 		{"a claim by its label", claimsResource, []schema.GroupVersionResource{emqxes}, func(w *world) {
 			w.meta(claimsResource).OwnerReferences, w.meta(claimsResource).Labels = nil, map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy}
 		}, []string{"PersistentVolumeClaim wakes n/e"}},
+		{"a Secret that a resource reads API keys from", secretsResource, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(secretsResource).OwnerReferences, w.meta(secretsResource).Name = nil, "keys"
+			ref := v2beta1.KeyRef{SecretName: "keys", SecretKey: "k"}
+			w.objects[emqxes].(*v2beta1.EMQX).Spec.BootstrapAPIKeys = []v2beta1.BootstrapAPIKey{{SecretRef: &v2beta1.SecretRef{Key: ref, Secret: ref}}}
+		}, []string{"Secret wakes n/e"}},
+		{"a Secret with the CA that a resource trusts", secretsResource, []schema.GroupVersionResource{emqxes}, func(w *world) {
+			w.meta(secretsResource).OwnerReferences, w.meta(secretsResource).Name = nil, "ca"
+			w.objects[emqxes].(*v2beta1.EMQX).Spec.APITLS = &v2beta1.APITLS{CASecretName: "ca"}
+		}, []string{"Secret wakes n/e"}},
 		{"a Secret of nobody's", secretsResource, nil, func(w *world) { w.meta(secretsResource).OwnerReferences = nil }, nil},
 		{"a Secret of another controller's", secretsResource, nil, func(w *world) {
 			w.meta(secretsResource).OwnerReferences[0].Kind = "Other"
@@ -375,4 +389,47 @@ func TestTrimClaim(t *testing.T) {
 	require.Equal(t, metav1.ObjectMeta{
 		Name: "c", Labels: map[string]string{"a": "b"}, Finalizers: []string{"a/b"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: ClaimManager}},
 	}, claim.ObjectMeta)
+}
+
+// TestHeldPodsWakeTheirResource: also one that is gone, with the set.
+func TestHeldPodsWakeTheirResource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		pod := w.meta(pods)
+		pod.Labels[v2beta1.LabelInstance], pod.Finalizers = "e", []string{v2beta1.FinalizerForgotten}
+		require.Equal(t, []string{"Pod wakes n/e"}, w.woke(func() { w.create(pods) }))
+		found, err := w.caches.Held(cache.ObjectName{Namespace: "n", Name: "e"})
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+	})
+}
+
+// TestDrainedNodesWakeTheirTenants: who has a pod on a Kubernetes node learns that it is drained, and nothing else of it.
+func TestDrainedNodesWakeTheirTenants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, resource := range []schema.GroupVersionResource{emqxes, sets, pods} {
+			w.create(resource)
+		}
+		w.tenant("k")
+		drain := func(change func(*corev1.Node)) []string { return w.woke(func() { w.change(nodes, as(change)) }) }
+		wakes := []string{"Node wakes n/e"}
+		for reason, taint := range map[string]string{"by Karpenter": "karpenter.sh/disrupted", "by the autoscaler": "ToBeDeletedByClusterAutoscaler"} {
+			require.Equal(t, wakes, drain(func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taint}} }), reason)
+			require.True(t, w.caches.Drained("k"), reason)
+			require.Equal(t, wakes, drain(func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "others"}} }), reason)
+			require.False(t, w.caches.Drained("k"), reason)
+		}
+		require.Equal(t, wakes, drain(func(n *corev1.Node) { n.Spec.Unschedulable = true }))
+		require.True(t, w.caches.Drained("k"))
+		require.Empty(t, drain(func(n *corev1.Node) { n.Labels = map[string]string{"a": "b"} }))
+		require.False(t, w.caches.Drained("another"))
+	})
+}
+
+// tenant makes the Kubernetes node, which belongs to no namespace.
+func (w *world) tenant(name string) {
+	w.t.Helper()
+	require.NoError(w.t, w.trackers[nodes].Create(nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, ""))
+	synctest.Wait()
 }

@@ -44,6 +44,46 @@ var byClaim = cache.Indexers{claimIndex: func(object any) ([]string, error) {
 	return nil, nil
 }}
 
+const heldIndex = "held"
+
+// byHeld finds pods that the operator's finalizer keeps by NAMESPACE/NAME of the resource that they belong, or belonged, to.
+var byHeld = cache.Indexers{heldIndex: func(object any) ([]string, error) {
+	if pod, ok := object.(*corev1.Pod); ok && held(pod) {
+		return []string{pod.Namespace + "/" + pod.Labels[v2beta1.LabelInstance]}, nil
+	}
+	return nil, nil
+}}
+
+// held reports whether the operator's finalizer keeps an object.
+func held(object metav1.Object) bool {
+	return slices.Contains(object.GetFinalizers(), v2beta1.FinalizerForgotten)
+}
+
+const secretIndex = "secret"
+
+// bySecret finds EMQX resources by NAMESPACE/NAME of the Secrets that they read.
+var bySecret = cache.Indexers{secretIndex: func(object any) ([]string, error) {
+	emqx, ok := object.(*v2beta1.EMQX)
+	if !ok {
+		return nil, nil
+	}
+	var names []string
+	for _, name := range emqx.ReadSecretNames() {
+		names = append(names, emqx.Namespace+"/"+name)
+	}
+	return names, nil
+}}
+
+const nodeIndex = "node"
+
+// byNode finds pods by the name of their Kubernetes node.
+var byNode = cache.Indexers{nodeIndex: func(object any) ([]string, error) {
+	if pod, ok := object.(*corev1.Pod); ok && pod.Spec.NodeName != "" {
+		return []string{pod.Spec.NodeName}, nil
+	}
+	return nil, nil
+}}
+
 // claimant is the name of the EMQX resource that an object belongs to, or whose name it stands in the way of: by its label
 // or else by its own name. It is empty when there can be none.
 func claimant(object metav1.Object) string {
@@ -69,9 +109,11 @@ func trim(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Pod:
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
-		o.Annotations = nil
+		o.Annotations = only(o.Annotations, v2beta1.AnnotationRevision)
 		o.Status = trimmedStatus(o.Status)
-		o.Labels = only(o.Labels, v2beta1.LabelInstance)
+		o.Labels = only(o.Labels, v2beta1.LabelInstance, v2beta1.LabelLetGo)
+	case *corev1.Node:
+		*o = corev1.Node{ObjectMeta: identity(o), Spec: corev1.NodeSpec{Unschedulable: o.Spec.Unschedulable, Taints: o.Spec.Taints}}
 	case *discoveryv1.EndpointSlice:
 		o.Endpoints, o.Ports = trimmedEndpoints(o.Endpoints), nil
 		o.Labels = only(o.Labels, discoveryv1.LabelServiceName)
@@ -160,12 +202,18 @@ func identity(object metav1.Object) metav1.ObjectMeta {
 	}
 }
 
-// only is the one label that is read.
-func only(labels map[string]string, name string) map[string]string {
-	if value, ok := labels[name]; ok {
-		return map[string]string{name: value}
+// only are the labels, or annotations, that are read.
+func only(labels map[string]string, names ...string) map[string]string {
+	var kept map[string]string
+	for _, name := range names {
+		if value, ok := labels[name]; ok {
+			if kept == nil {
+				kept = make(map[string]string, 1)
+			}
+			kept[name] = value
+		}
 	}
-	return nil
+	return kept
 }
 
 // trimmedEndpoints are what is read of endpoints: whose they are, and whether they are ready.
@@ -198,7 +246,7 @@ func trimmedStatus(status corev1.PodStatus) corev1.PodStatus {
 	}
 }
 
-// trimmedTemplate is what is read of a set's template: what EMQX's container is, and where it has its configuration from.
+// trimmedTemplate is what is read of a set's template: what EMQX's container is, and where it has its configuration and its API keys from.
 func trimmedTemplate(set *appsv1.StatefulSet) corev1.PodTemplateSpec {
 	var template corev1.PodTemplateSpec
 	for _, container := range set.Spec.Template.Spec.Containers {
@@ -214,7 +262,7 @@ func trimmedTemplate(set *appsv1.StatefulSet) corev1.PodTemplateSpec {
 		template.Spec.InitContainers = append(template.Spec.InitContainers, corev1.Container{Name: container.Name, Ports: container.Ports})
 	}
 	for _, volume := range set.Spec.Template.Spec.Volumes {
-		if volume.Name == resources.BootstrapConfigVolume {
+		if volume.Name == resources.BootstrapConfigVolume || volume.Name == resources.APIKeysVolume {
 			template.Spec.Volumes = append(template.Spec.Volumes, volume)
 		}
 	}

@@ -27,6 +27,7 @@ func setChanged(before, after *appsv1.StatefulSet) bool {
 
 func podChanged(before, after *corev1.Pod) bool {
 	return before.UID != after.UID || deletionBegan(before, after) || ownersChanged(before, after) || before.Status.PodIP != after.Status.PodIP ||
+		before.Labels[v2beta1.LabelLetGo] != after.Labels[v2beta1.LabelLetGo] ||
 		before.Status.Phase != after.Status.Phase || !equality.Semantic.DeepEqual(before.Status.Conditions, after.Status.Conditions) ||
 		!equality.Semantic.DeepEqual(before.Status.ContainerStatuses, after.Status.ContainerStatuses) ||
 		!equality.Semantic.DeepEqual(before.Status.InitContainerStatuses, after.Status.InitContainerStatuses)
@@ -46,16 +47,18 @@ func endpointsChanged(before, after *discoveryv1.EndpointSlice) bool {
 	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints) || ownersChanged(before, after)
 }
 
+// drainChanged is all that matters of a Node.
+func drainChanged(before, after *corev1.Node) bool { return drained(before) != drained(after) }
+
 // replacedOrHandedOver is for objects that only matter by being there, and by whose they are.
 func replacedOrHandedOver(before, after *metav1.PartialObjectMetadata) bool {
 	return before.UID != after.UID || !equality.Semantic.DeepEqual(before.Labels, after.Labels) || ownersChanged(before, after) ||
 		deletionBegan(before, after)
 }
 
-// secretChanged is replacedOrHandedOver and, for the cookie of a cluster, any write: nodes that run know another than what it
-// may say now.
+// secretChanged is replacedOrHandedOver and any write: only metadata is known, and what is in a Secret matters to who reads it.
 func secretChanged(before, after *metav1.PartialObjectMetadata) bool {
-	return replacedOrHandedOver(before, after) || v2beta1.IsNodeCookieSecret(after.Name) && before.ResourceVersion != after.ResourceVersion
+	return replacedOrHandedOver(before, after) || before.ResourceVersion != after.ResourceVersion
 }
 
 func ownersChanged(before, after metav1.Object) bool {

@@ -88,7 +88,7 @@ func (c *Caches) addEMQXes(namespace string, informer cache.SharedIndexInformer)
 		return err
 	}
 	c.registrations = append(c.registrations, registration.HasSyncedChecker())
-	return c.EMQXes.add(namespace, informer)
+	return c.EMQXes.add(namespace, informer, bySecret)
 }
 
 // logUndecodable says once when a resource can no longer be decoded, and when it can be again.

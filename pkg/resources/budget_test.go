@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
@@ -77,4 +78,15 @@ func TestSameBudget(t *testing.T) {
 			require.False(t, SameBudget(&live, emqx, "7f9b"), "it is another revision's")
 		})
 	}
+}
+
+// TestBudgetThatRefusesAll: of all core nodes but those that were let go, and with a number that no scaling of a set can meet.
+func TestBudgetThatRefusesAll(t *testing.T) {
+	emqx := &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n"}}
+	spec := Budget(emqx, "").Spec
+	require.Equal(t, CoreLabels(emqx), spec.Selector.MatchLabels)
+	require.Len(t, spec.Selector.MatchExpressions, 1)
+	require.Equal(t, v2beta1.LabelLetGo, *spec.Selector.MatchExpressions[0].Key)
+	require.Nil(t, spec.MaxUnavailable)
+	require.Equal(t, intstr.FromInt32(RefuseAll), *spec.MinAvailable)
 }

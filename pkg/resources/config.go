@@ -4,8 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,15 +14,8 @@ import (
 
 const configKey = "emqx.conf"
 
-// Names of entries, which are no secrets.
-const (
-	// NodeCookieKey is the entry of the cookie's Secret.
-	NodeCookieKey = "node_cookie"
-	// BootstrapAPIKeyKey is the entry of the API keys' Secret.
-	BootstrapAPIKeyKey = "bootstrap_api_key" //nolint:gosec // The name of an entry.
-	// OperatorAPIKey is the name of the operator's own API key.
-	OperatorAPIKey = "emqx-operator-controller" //nolint:gosec // A name.
-)
+// NodeCookieKey is the entry of the cookie's Secret.
+const NodeCookieKey = "node_cookie"
 
 // ConfigMap holds emqx.conf of a revision. It is written before the revision's set is made, and not after.
 func ConfigMap(emqx *v2beta1.EMQX, name, revision string) *applycore.ConfigMapApplyConfiguration {
@@ -48,29 +39,6 @@ func CookieDigest(emqx *v2beta1.EMQX, cookie []byte) string {
 	mac := hmac.New(sha256.New, []byte(emqx.Namespace+"/"+emqx.Name))
 	mac.Write(cookie)
 	return hex.EncodeToString(mac.Sum(nil)[:2])
-}
-
-// APIKey is an API key with its password.
-type APIKey struct{ Key, Secret string }
-
-// BootstrapAPIKeySecret holds the API keys that EMQX reads when it starts: the user's, then the operator's own.
-func BootstrapAPIKeySecret(emqx *v2beta1.EMQX, users []APIKey, operatorSecret string) *corev1.Secret {
-	var lines strings.Builder
-	for _, key := range append(users, APIKey{OperatorAPIKey, operatorSecret}) {
-		fmt.Fprintf(&lines, "%s:%s\n", key.Key, key.Secret)
-	}
-	return secret(emqx, emqx.BootstrapAPIKeySecretName(), BootstrapAPIKeyKey, lines.String())
-}
-
-// OperatorSecret finds the password of the operator's own API key in the content of the API keys' Secret.
-func OperatorSecret(bootstrap string) (string, bool) {
-	for line := range strings.Lines(bootstrap) {
-		key, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if secret, _, _ := strings.Cut(rest, ":"); key == OperatorAPIKey && secret != "" {
-			return secret, true
-		}
-	}
-	return "", false
 }
 
 func secret(emqx *v2beta1.EMQX, name, key, value string) *corev1.Secret {

@@ -18,11 +18,28 @@ type Config struct {
 	Ports Ports
 	// DurableSessions tells that sessions are kept in EMQX's durable storage, in any zone.
 	DurableSessions bool
+	// Licence is what it says of EMQX's licence.
+	Licence Licence
 	// NodeCookie is the cookie that the text gives, or empty.
 	NodeCookie string
 	// Unknown says what cannot be known here, a sentence each, and so may open other ports than these.
 	Unknown []string
 }
+
+// Licence is what a configuration says of EMQX's licence. The key itself is not kept.
+type Licence int
+
+// What a configuration may say of it.
+const (
+	// LicenceUnset: nothing. A node has the licence of the cluster that it joins, and EMQX's default when there is none.
+	LicenceUnset Licence = iota
+	// LicenceDefault: EMQX's default is asked for.
+	LicenceDefault
+	// LicenceKey: there is a key.
+	LicenceKey
+	// LicenceNotKnown: there may be one, from where it cannot be read here.
+	LicenceNotKnown
+)
 
 // ConfigOf reads the configuration of a resource.
 func ConfigOf(emqx *v2beta1.EMQX) (Config, error) {
@@ -30,6 +47,9 @@ func ConfigOf(emqx *v2beta1.EMQX) (Config, error) {
 	config, err := ParseConfig(emqx.Spec.Config.Data, core.Env)
 	if err != nil {
 		return Config{}, err
+	}
+	if len(core.EnvFrom) > 0 && config.Licence == LicenceUnset {
+		config.Licence = LicenceNotKnown
 	}
 	for i := range core.EnvFrom {
 		config.Unknown = append(config.Unknown, fmt.Sprintf("spec.coreTemplate.spec.envFrom[%d] may set any EMQX_ variable", i))
@@ -55,6 +75,7 @@ func ParseConfig(data string, env []corev1.EnvVar) (Config, error) {
 	config := Config{
 		Ports:           Ports{Dashboard: r.dashboard(root, overrides), Listeners: r.listeners(root)},
 		DurableSessions: r.durableSessions(root),
+		Licence:         licenceOf(root, len(document.Includes) > 0),
 	}
 	config.NodeCookie, _ = document.Root.Get("node", "cookie").Text()
 	if r.err != nil {
@@ -154,4 +175,23 @@ func (r *reader) durableSessions(root view) bool {
 		all = append(all, durable(r.object(zones, "zones."+name, name), "zones."+name+"."))
 	}
 	return slices.Contains(all, true)
+}
+
+// licenceOf reads license.key. What is included may set it.
+func licenceOf(root view, includes bool) Licence {
+	license := root.get("license")
+	if license.kind() == hocon.Unknown {
+		return LicenceNotKnown
+	}
+	key := license.get("key")
+	text, isText := key.value.Text()
+	switch {
+	case key.kind() == hocon.Unknown, key.kind() == hocon.Absent && includes:
+		return LicenceNotKnown
+	case key.kind() == hocon.Absent, key.kind() == hocon.Null:
+		return LicenceUnset
+	case isText && text == "default":
+		return LicenceDefault
+	}
+	return LicenceKey
 }

@@ -65,7 +65,7 @@ func portsOf(t *testing.T, data string) Ports {
 func TestGolden(t *testing.T) {
 	emqx := sample()
 	ports := portsOf(t, emqx.Spec.Config.Data)
-	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
+	set, err := StatefulSet(emqx, CoreSet{Revision: "5d8c", Template: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
 	require.NoError(t, err)
 	golden(t, "statefulset", set)
 	volumes := sample(func(e *v2beta1.EMQX) {
@@ -74,9 +74,14 @@ func TestGolden(t *testing.T) {
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Gi")}},
 		}
 	})
-	set, err = StatefulSet(volumes, CoreSet{Revision: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
+	set, err = StatefulSet(volumes, CoreSet{Revision: "5d8c", Template: "5d8c", Replicas: 3, Ports: ports, ConfigHash: "c0", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("5d8c"), CookieDigest: "0f1e"})
 	require.NoError(t, err)
 	golden(t, "statefulset-volumes", set)
+	patch, err := TemplatePatch(emqx, "0000", "7", CoreSet{Revision: "5d8c", Template: "6e9d", Ports: ports, ConfigHash: "c1", Intent: "{}", ConfigMap: emqx.RevisionConfigMapName("6e9d"), CookieDigest: "0f1e"})
+	require.NoError(t, err)
+	var operations []JSONPatch
+	require.NoError(t, json.Unmarshal(patch, &operations))
+	golden(t, "template-patch", operations)
 	for _, kind := range ServiceKinds() {
 		service, err := Service(emqx, kind, "5d8c", ports)
 		require.NoError(t, err)
@@ -86,7 +91,7 @@ func TestGolden(t *testing.T) {
 	golden(t, "budget", Budget(emqx, "5d8c"))
 	golden(t, "configmap", ConfigMap(emqx, emqx.RevisionConfigMapName("5d8c"), "5d8c"))
 	golden(t, "secret-cookie", NodeCookieSecret(emqx, "random"))
-	golden(t, "secret-keys", BootstrapAPIKeySecret(emqx, []APIKey{{"user", "pass"}}, "random"))
+	golden(t, "secret-keys", BootstrapAPIKeySecret(emqx, KeysData{Users: []APIKey{{"user", "pass"}}, Own: OperatorKey{Secret: "random"}}))
 }
 
 func TestRenderingIsPure(t *testing.T) {
@@ -135,7 +140,7 @@ func TestServiceTemplate(t *testing.T) {
 	require.False(t, ServiceEnabled(emqx, Listeners))
 }
 
-func TestOperatorSecret(t *testing.T) {
+func TestOperatorKeys(t *testing.T) {
 	for _, test := range []struct {
 		reason, text, want string
 		found              bool
@@ -146,9 +151,11 @@ func TestOperatorSecret(t *testing.T) {
 		{"no password", OperatorAPIKey + ":\n", "", false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
-			secret, found := OperatorSecret(test.text)
-			require.Equal(t, test.found, found)
-			require.Equal(t, test.want, secret)
+			own, _ := OperatorKeys(map[string][]byte{BootstrapAPIKeyKey: []byte(test.text)})
+			require.Equal(t, test.found, own != nil)
+			if own != nil {
+				require.Equal(t, test.want, own.Secret)
+			}
 		})
 	}
 }

@@ -3,13 +3,16 @@ package resources
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
@@ -21,6 +24,8 @@ const EMQXContainer = "emqx"
 type CoreSet struct {
 	// Revision is its name's hash.
 	Revision string
+	// Template is the revision that its template is written for: the set's own, but for one whose node is replaced in place.
+	Template string
 	// Replicas is the number of nodes it is created with.
 	Replicas int32
 	// Ports are those of the configuration it is created with.
@@ -38,12 +43,27 @@ type CoreSet struct {
 // AnnotationIntent keeps, on a set, what its revision was hashed from.
 const AnnotationIntent = "apps.emqx.io/revision-intent"
 
-// StatefulSet is the set of a revision's core nodes as it is created. Its template is never written again, so that a
-// new version of the operator, which may render it otherwise, restarts nobody.
-func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
+// notes are what the operator remembers on a set of what it was made with.
+func (set CoreSet) notes() (map[string]string, error) {
 	ports, err := json.Marshal(set.Ports)
 	if err != nil {
-		return nil, fmt.Errorf("render StatefulSet %s: %w", emqx.CoreSetName(set.Revision), err)
+		return nil, fmt.Errorf("note the ports of revision %s: %w", set.Revision, err)
+	}
+	return map[string]string{
+		v2beta1.AnnotationServicePorts: string(ports),
+		v2beta1.AnnotationConfigHash:   set.ConfigHash,
+		v2beta1.AnnotationRevision:     set.Template,
+		AnnotationIntent:               set.Intent,
+		AnnotationCookieDigest:         set.CookieDigest,
+	}, nil
+}
+
+// StatefulSet is the set of a revision's core nodes as it is created. Its template is never written again, so that a
+// new version of the operator, which may render it otherwise, restarts nobody: but see TemplatePatch.
+func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
+	notes, err := set.notes()
+	if err != nil {
+		return nil, err
 	}
 	labels := CoreRevisionLabels(emqx, set.Revision)
 	user := emqx.Spec.CoreTemplate.ObjectMeta
@@ -51,29 +71,50 @@ func StatefulSet(emqx *v2beta1.EMQX, set CoreSet) (*appsv1.StatefulSet, error) {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: emqx.CoreSetName(set.Revision), Namespace: emqx.Namespace,
 			Labels: with(user.Labels, labels),
-			Annotations: with(user.Annotations, map[string]string{
-				v2beta1.AnnotationServicePorts: string(ports),
-				v2beta1.AnnotationConfigHash:   set.ConfigHash,
-				v2beta1.AnnotationNodeCount:    strconv.Itoa(int(set.Replicas)),
-				v2beta1.AnnotationReplicas:     strconv.Itoa(int(set.Replicas)),
-				AnnotationIntent:               set.Intent,
-				AnnotationCookieDigest:         set.CookieDigest,
-			}),
+			Annotations: with(user.Annotations, with(notes, map[string]string{
+				v2beta1.AnnotationNodeCount: strconv.Itoa(int(set.Replicas)),
+				v2beta1.AnnotationReplicas:  strconv.Itoa(int(set.Replicas)),
+			})),
 			OwnerReferences: []metav1.OwnerReference{*ownerReference(emqx)},
 		},
 		Spec: appsv1.StatefulSetSpec{
-			Replicas:            &set.Replicas,
-			ServiceName:         emqx.HeadlessServiceName(),
-			PodManagementPolicy: appsv1.ParallelPodManagement,
-			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
-			Selector:            &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: with(user.Labels, labels), Annotations: user.Annotations},
-				Spec:       corePodSpec(emqx, set),
-			},
+			Replicas:             &set.Replicas,
+			ServiceName:          emqx.HeadlessServiceName(),
+			PodManagementPolicy:  appsv1.ParallelPodManagement,
+			UpdateStrategy:       appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
+			Selector:             &metav1.LabelSelector{MatchLabels: labels},
+			Template:             podTemplate(emqx, set),
 			VolumeClaimTemplates: claimTemplates(emqx, labels),
 		},
 	}, nil
+}
+
+func podTemplate(emqx *v2beta1.EMQX, set CoreSet) corev1.PodTemplateSpec {
+	user := emqx.Spec.CoreTemplate.ObjectMeta
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{
+			Labels:      with(user.Labels, CoreRevisionLabels(emqx, set.Revision)),
+			Annotations: with(user.Annotations, map[string]string{v2beta1.AnnotationRevision: set.Template}),
+		},
+		Spec: corePodSpec(emqx, set),
+	}
+}
+
+// TemplatePatch gives a set, which must be as it was seen, the template of another revision, and the notes of that.
+func TemplatePatch(emqx *v2beta1.EMQX, uid types.UID, resourceVersion string, set CoreSet) ([]byte, error) {
+	notes, err := set.notes()
+	if err != nil {
+		return nil, err
+	}
+	operations := []JSONPatch{
+		Replace("/metadata/uid", uid),
+		Replace("/metadata/resourceVersion", resourceVersion),
+		Replace("/spec/template", podTemplate(emqx, set)),
+	}
+	for _, name := range slices.Sorted(maps.Keys(notes)) {
+		operations = append(operations, JSONPatch{"add", "/metadata/annotations/" + strings.ReplaceAll(name, "/", "~1"), notes[name]})
+	}
+	return json.Marshal(operations)
 }
 
 func corePodSpec(emqx *v2beta1.EMQX, set CoreSet) corev1.PodSpec {
@@ -142,7 +183,7 @@ func coreEnv(emqx *v2beta1.EMQX, dashboard []Port) []corev1.EnvVar {
 			LocalObjectReference: corev1.LocalObjectReference{Name: emqx.NodeCookieSecretName()}, Key: NodeCookieKey,
 		}}},
 		// The value is HOCON: a path needs its quotes.
-		{Name: "EMQX_API_KEY__BOOTSTRAP_FILE", Value: `"` + bootstrapFile + `"`},
+		{Name: "EMQX_API_KEY__BOOTSTRAP_FILE", Value: `"` + APIKeysFile + `"`},
 	}
 	http := int32(0)
 	for _, port := range dashboard {
@@ -159,17 +200,22 @@ func coreEnv(emqx *v2beta1.EMQX, dashboard []Port) []corev1.EnvVar {
 // NodeDomainEnv is the variable of EMQX's container that names the DNS domain of the set's pods.
 const NodeDomainEnv = "EMQX_CLUSTER__DNS__NAME"
 
-const bootstrapFile = "/opt/emqx/data/bootstrap_api_key"
+// APIKeysFile is where EMQX reads API keys. Its directory is mounted, not the file alone: what is written to the Secret comes into pods
+// that run, and EMQX can be told to read it.
+const APIKeysFile = apiKeysDir + "/" + BootstrapAPIKeyKey
+
+const apiKeysDir = "/opt/emqx/etc/api-keys" //nolint:gosec // A path.
 
 const (
-	bootstrapAPIKeyVolume = "bootstrap-api-key" //nolint:gosec // The name of a volume.
+	// APIKeysVolume is the volume of the Secret with the API keys. emqx-operator 2.x mounts one of another name, the file alone.
+	APIKeysVolume = "api-keys"
 	// BootstrapConfigVolume is the volume of the ConfigMap with emqx.conf.
 	BootstrapConfigVolume = "bootstrap-config"
 )
 
 func coreMounts(emqx *v2beta1.EMQX) []corev1.VolumeMount {
 	return []corev1.VolumeMount{
-		{Name: bootstrapAPIKeyVolume, MountPath: bootstrapFile, SubPath: BootstrapAPIKeyKey, ReadOnly: true},
+		{Name: APIKeysVolume, MountPath: apiKeysDir, ReadOnly: true},
 		{Name: BootstrapConfigVolume, MountPath: "/opt/emqx/etc/emqx.conf", SubPath: configKey, ReadOnly: true},
 		{Name: emqx.Name + "-core-log", MountPath: "/opt/emqx/log"},
 		{Name: emqx.CoreDataVolume(), MountPath: "/opt/emqx/data"},
@@ -179,7 +225,9 @@ func coreMounts(emqx *v2beta1.EMQX) []corev1.VolumeMount {
 func coreVolumes(emqx *v2beta1.EMQX, configMap string) []corev1.Volume {
 	emptyDir := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	volumes := []corev1.Volume{
-		{Name: bootstrapAPIKeyVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: emqx.BootstrapAPIKeySecretName()}}},
+		{Name: APIKeysVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+			SecretName: emqx.BootstrapAPIKeySecretName(), Items: []corev1.KeyToPath{{Key: BootstrapAPIKeyKey, Path: BootstrapAPIKeyKey}},
+		}}},
 		{Name: BootstrapConfigVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
 		}}},
