@@ -28,12 +28,12 @@ func TestBootstrapKeysFromSecrets(t *testing.T) {
 	} {
 		t.Run(test.reason, func(t *testing.T) {
 			kube := kubefake.NewClientset(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keys", Namespace: "n"}, Data: map[string][]byte{"key": []byte(test.key), "secret": []byte(test.secret)}})
-			e := &executor{kube: kube, writes: newWrites(), password: func(*v2beta1.EMQX) string { return "operator" }}
+			e := &executor{kube: kube, writes: newWrites(), taken: func(*v2beta1.EMQX) *resources.OperatorKey { return &resources.OperatorKey{Secret: "operator"} }}
 			emqx := &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n"}}
 			emqx.Spec.BootstrapAPIKeys = []v2beta1.BootstrapAPIKey{{SecretRef: &v2beta1.SecretRef{
 				Key: v2beta1.KeyRef{SecretName: "keys", SecretKey: "key"}, Secret: v2beta1.KeyRef{SecretName: "keys", SecretKey: "secret"},
 			}}}
-			err := e.createKeysSecret(t.Context(), machine.Snapshot{EMQX: emqx})
+			err := e.writeKeysSecret(t.Context(), machine.Snapshot{EMQX: emqx})
 			if test.want != "" {
 				require.ErrorContains(t, err, test.want)
 				require.ErrorContains(t, err, "spec.bootstrapAPIKeys[0].secretRef")

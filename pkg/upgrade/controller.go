@@ -26,10 +26,10 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
-// Events are written by the recorder of client-go. It would patch one that repeats itself; ours never do, since each
+// Events are written by the recorder of client-go. One that repeats itself it patches; ours hardly ever do, since each
 // tells of another version of the resource.
 //
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // The status is the only part of the resource that the operator writes.
 //
@@ -70,6 +70,8 @@ type Controller struct {
 
 	configs *configs
 	cookies *cookies
+	keyring *keyring
+	trusted *authorities
 	queued  *queued
 	failing slots
 }
@@ -99,6 +101,7 @@ func New(config Config) (*Controller, error) {
 		running: map[cache.ObjectName]time.Time{},
 		configs: newConfigs(),
 		cookies: newCookies(config.Kube),
+		trusted: newAuthorities(config.Kube),
 		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Name: "emqx"}),
 		backoff: newBackoff(),
 	}
@@ -111,7 +114,8 @@ func New(config Config) (*Controller, error) {
 		wake: c.wakeBatched, panicked: func() { c.metrics.panics.WithLabelValues("driver").Inc() },
 		turns: evacuate.NewTurns(),
 	}
-	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, password: c.fleet.password}
+	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, taken: c.fleet.taken}
+	c.keyring = newKeyring(config.Kube, c.fleet.taken)
 	c.gauges = newGauges(config.Caches, c.fleet)
 	if err := config.Caches.Follow(c.writes.seen); err != nil {
 		return nil, err
@@ -203,7 +207,7 @@ func (c *Controller) look(ctx context.Context, name cache.ObjectName) (string, t
 		defer c.failing.leave()
 	}
 	if wait > 0 {
-		return c.steer(name, wait)
+		return "steered", c.steer(name, wait), nil
 	}
 	began := time.Now()
 	c.track(name, began)
@@ -216,25 +220,47 @@ func (c *Controller) look(ctx context.Context, name cache.ObjectName) (string, t
 	return result, after, err
 }
 
-// steer hands the driver what EMQX shall be like, and nothing else. The key is looked at again when its back-off is over, and
-// before when time alone may change what EMQX shall be like: a look at the nodes that does not come stops evictions.
-func (c *Controller) steer(name cache.ObjectName, wait time.Duration) (string, time.Duration, error) {
+// releaseStrays lets go of pods that the operator's finalizer keeps and that are none of a cluster's any more: their resource, or their
+// set, has gone.
+func (c *Controller) releaseStrays(ctx context.Context, name cache.ObjectName, s machine.Snapshot) []error {
+	held, err := c.config.Caches.Held(name)
+	if err != nil {
+		return []error{fmt.Errorf("look for pods of EMQX %s that are kept: %w", name, err)}
+	}
+	var failures []error
+	for _, pod := range held {
+		if s.Has(pod.UID) {
+			continue
+		}
+		if err := c.executor.release(ctx, pod); err != nil {
+			failures = append(failures, fmt.Errorf("let pod %s/%s go, whose cluster is gone: %w", pod.Namespace, pod.Name, err))
+		}
+	}
+	return failures
+}
+
+// steer hands the driver what EMQX shall be like, and nothing else. It returns when the key is looked at again: after the given
+// wait, and before when time alone may change what EMQX shall be like: a look at the nodes that does not come stops evictions.
+func (c *Controller) steer(name cache.ObjectName, wait time.Duration) time.Duration {
 	cached, exists := c.config.Caches.EMQXes.Get(name)
 	if !exists {
-		return "steered", wait, nil
+		return wait
 	}
 	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.of(c.config.Caches, emqx), driver.Observation(), time.Now())
-	if err == nil {
-		if decision := machine.Decide(snapshot); !decision.Gone {
-			driver.Pursue(decision.Goal)
-			if decision.After > machine.AtOnce { // That waits for a status, which is not written here.
-				wait = min(wait, decision.After)
-			}
-		}
+	snapshot, err := c.gather(emqx, driver)
+	if err != nil {
+		return wait // The sync that is waited for will say so.
 	}
-	return "steered", wait, nil
+	decision := machine.Decide(snapshot)
+	if decision.Gone {
+		return wait
+	}
+	driver.Pursue(decision.Goal)
+	if decision.After <= machine.AtOnce { // That waits for a status, which is not written here.
+		return wait
+	}
+	return min(wait, decision.After)
 }
 
 // guarded has a panic be an error of its key: it must not end the operator for all others.
@@ -278,20 +304,23 @@ func (c *Controller) Stuck(now time.Time) error {
 // again.
 func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, time.Duration, error) {
 	cached, exists := c.config.Caches.EMQXes.Get(name)
-	if !exists {
+	unknown, isUnknown := c.config.Caches.Unknown(name)
+	if !exists && !isUnknown {
 		c.forget(name)
-		if unknown, ok := c.config.Caches.Unknown(name); ok {
-			return "undecodable", 0, c.tellUnknown(ctx, unknown)
-		}
-		return "gone", 0, nil
+		return "gone", 0, errors.Join(c.releaseStrays(ctx, name, machine.Snapshot{})...)
 	}
 	if kind, stale := c.writes.stale(name, func(kind, version string) bool { return c.seen(kind, name.Namespace, version) }); stale {
 		c.metrics.stale.WithLabelValues(kind).Inc()
-		return "stale", staleDelay, nil
+		return "stale", c.steer(name, staleDelay), nil // A watch may lag for long; clients that come back are not waited for.
+	}
+	if isUnknown {
+		c.forget(name)
+		return "undecodable", 0, c.tellUnknown(ctx, unknown)
 	}
 	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
-	snapshot, err := gather(c.config.Caches, emqx, c.configs.of(emqx), c.cookies.of(c.config.Caches, emqx), driver.Observation(), time.Now())
+	c.trusted.read(ctx, c.config.Caches, emqx, time.Now())
+	snapshot, err := c.gather(emqx, driver)
 	if err != nil {
 		return "error", 0, fmt.Errorf("look at EMQX %s: %w", name, err)
 	}
@@ -299,15 +328,20 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 		c.cookies.read(ctx, c.config.Caches, emqx, snapshot.Now)
 		snapshot.Cookie = c.cookies.of(c.config.Caches, emqx)
 	}
+	if snapshot.KeysInDoubt() {
+		c.keyring.read(ctx, c.config.Caches, emqx, snapshot.KeyScopes(), snapshot.Now)
+		snapshot.Keys = c.keyring.of(c.config.Caches, emqx, snapshot.KeyScopes())
+	}
 	decision := c.queued.decide(&snapshot)
 	if decision.Gone {
 		c.fleet.drop(name)
-		return c.finish(ctx, snapshot, decision, nil)
+		return c.finish(ctx, snapshot, decision, c.releaseStrays(ctx, name, machine.Snapshot{}))
 	}
 	driver.Pursue(decision.Goal)
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	return c.finish(ctx, snapshot, decision, c.executor.execute(ctx, snapshot, decision.Groups))
+	failures := append(c.executor.execute(ctx, snapshot, decision.Groups), c.releaseStrays(ctx, name, snapshot)...)
+	return c.finish(ctx, snapshot, decision, failures)
 }
 
 // finish writes the status and tells how a sync ended, with the errors of actions that failed. That an object was not as
@@ -368,6 +402,8 @@ func (c *Controller) forget(name cache.ObjectName) {
 	c.gauges.forget(name)
 	c.configs.forget(name)
 	c.cookies.forget(name)
+	c.keyring.forget(name)
+	c.trusted.forget(name)
 	c.queued.forget(name)
 	c.backoff.forget(name)
 	c.metrics.forget(name)

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	applycore "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
@@ -23,6 +24,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 	emqxfake "github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/fake"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/informers"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // newTestController returns a controller whose caches know what the API servers have. Nobody works at its keys.
@@ -56,11 +58,56 @@ func TestKeyThatFailsIsSteeredInTime(t *testing.T) {
 		c := newTestController(t, kubefake.NewClientset(), client)
 		name := cache.ObjectName{Namespace: "n", Name: "e"}
 		for backoff, want := range map[time.Duration]time.Duration{time.Minute: 30 * time.Second, time.Second: time.Second} {
-			_, wait, err := c.steer(name, backoff)
-			require.NoError(t, err)
-			require.Equal(t, want, wait)
+			require.Equal(t, want, c.steer(name, backoff))
 		}
 	})
+}
+
+// TestStaleKeyIsSteered: a watch that lags puts a sync off, and not what the clients who come back ask of the evacuation.
+func TestStaleKeyIsSteered(t *testing.T) {
+	client := emqxfake.NewSimpleClientset()
+	require.NoError(t, client.Tracker().Create(v2beta1.SchemeGroupVersion.WithResource("emqxes"), &v2beta1.EMQX{
+		ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "u"},
+		Spec:       v2beta1.EMQXSpec{Image: "emqx/emqx:5.8.9"},
+		Status:     v2beta1.EMQXStatus{Phase: v2beta1.PhaseProvisioning},
+	}, "n"))
+	c := newTestController(t, kubefake.NewClientset(), client)
+	name := cache.ObjectName{Namespace: "n", Name: "e"}
+	c.writes.record(name, "PodDisruptionBudget", "1000000")
+	result, wait, err := c.sync(t.Context(), name)
+	require.NoError(t, err)
+	require.Equal(t, "stale", result)
+	require.Equal(t, staleDelay, wait)
+	_, steered := c.fleet.observation(name)
+	require.True(t, steered, "a driver was handed a goal")
+}
+
+// TestHeldPodsOfAClusterThatIsGone: a pod that waits for EMQX to forget its node is let go when there is no cluster any more, and not
+// before.
+func TestHeldPodsOfAClusterThatIsGone(t *testing.T) {
+	pod := applycore.Pod("e-core-x-0", "n").WithLabels(map[string]string{v2beta1.LabelInstance: "e", v2beta1.LabelManagedBy: v2beta1.ManagedBy})
+	kube := kubefake.NewClientset()
+	_, err := kube.CoreV1().Pods("n").Apply(t.Context(), pod, metav1.ApplyOptions{FieldManager: "them"})
+	require.NoError(t, err)
+	_, err = kube.CoreV1().Pods("n").Apply(t.Context(), applycore.Pod("e-core-x-0", "n").WithFinalizers(v2beta1.FinalizerForgotten).
+		WithLabels(map[string]string{v2beta1.LabelLetGo: "true"}), drainOptions())
+	require.NoError(t, err)
+	c := newTestController(t, kube, emqxfake.NewSimpleClientset())
+	name := cache.ObjectName{Namespace: "n", Name: "e"}
+	held, err := c.config.Caches.Held(name)
+	require.NoError(t, err)
+	require.Len(t, held, 1)
+	require.Empty(t, c.releaseStrays(t.Context(), name, machine.Snapshot{Sets: []machine.Set{{Pods: []machine.Pod{{UID: held[0].UID}}}}}))
+	finalizers := func() []string {
+		pod, err := kube.CoreV1().Pods("n").Get(t.Context(), "e-core-x-0", metav1.GetOptions{})
+		require.NoError(t, err)
+		return pod.Finalizers
+	}
+	require.NotEmpty(t, finalizers(), "it is the cluster's")
+	result, _, err := c.sync(t.Context(), name)
+	require.NoError(t, err)
+	require.Equal(t, "gone", result)
+	require.Empty(t, finalizers())
 }
 
 func TestPanicInASyncIsAnErrorOfItsKey(t *testing.T) {

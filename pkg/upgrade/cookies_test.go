@@ -64,7 +64,7 @@ func TestCookieIsReadOnceAVersion(t *testing.T) {
 	require.Empty(t, digest(now.Add(time.Second)))
 	require.Equal(t, 2, reads, "one that cannot be read is left alone for a while")
 	refused = nil
-	require.Equal(t, resources.CookieDigest(c.emqx, []byte("second")), digest(now.Add(cookieRetry)))
+	require.Equal(t, resources.CookieDigest(c.emqx, []byte("second")), digest(now.Add(readingRetry)))
 }
 
 func TestWriterOfASecret(t *testing.T) {

@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -26,15 +25,16 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
-// What the executor does to objects. Secrets are created and read, never changed; sets are created, and afterwards only
-// their number of pods and the operator's own annotations are applied.
+// What the executor does to objects. Secrets are created and read, and only that of the API keys is changed; sets are created, and
+// afterwards only their number of pods and the operator's own annotations are applied, and the template of one whose node is replaced
+// in place.
 //
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=get;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;patch;delete
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=create;patch;delete
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create
-// +kubebuilder:rbac:groups="",resources=pods,verbs=delete
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create;update
+// +kubebuilder:rbac:groups="",resources=pods,verbs=delete;patch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=patch;delete
 // +kubebuilder:rbac:groups="",resources=pods/status,verbs=patch
 
@@ -49,8 +49,8 @@ type executor struct {
 	kube    kubernetes.Interface
 	writes  *writes
 	observe func(action string, err error)
-	// password is that of the operator's API key, as far as it is known: empty when it is not.
-	password func(*v2beta1.EMQX) string
+	// taken is the operator's API key that EMQX took last; nil when that is not known.
+	taken func(*v2beta1.EMQX) *resources.OperatorKey
 }
 
 // execute carries out the groups, each by itself and up to its first action that fails, and returns the errors of all.
@@ -92,8 +92,8 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	switch a := action.(type) {
 	case machine.CreateCookieSecret:
 		return e.createSecret(ctx, s, resources.NodeCookieSecret(s.EMQX, s.Config.CookieOr(randomText())))
-	case machine.CreateKeysSecret:
-		return e.createKeysSecret(ctx, s)
+	case machine.WriteKeysSecret:
+		return e.writeKeysSecret(ctx, s)
 	case machine.ApplyConfigMap:
 		return e.applyConfigMap(ctx, s, a)
 	case machine.DeleteConfigMap:
@@ -116,6 +116,8 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 		return e.doBudget(ctx, s, action)
 	case machine.DeletePod:
 		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
+	case machine.LetGo:
+		return e.letGo(ctx, s, a)
 	case machine.DeleteClaim:
 		return e.deleteClaim(ctx, s, a)
 	case machine.BindClaim:
@@ -130,7 +132,7 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	case machine.SetSiteCondition:
 		return e.setCondition(ctx, s, FieldManager+"-storage", podRef{a.Pod, a.UID}, applycore.PodCondition().
 			WithType(v2beta1.ConditionDSReplicationSite).WithStatus(corev1.ConditionStatus(a.Status)).WithReason("DurableStorage"))
-	case machine.CreateSet, machine.ScaleSet, machine.RelabelSet, machine.AdoptSet, machine.MarkServing, machine.DeleteSet:
+	case machine.CreateSet, machine.ReplaceTemplate, machine.ScaleSet, machine.RelabelSet, machine.NoteCookie, machine.AdoptSet, machine.MarkServing, machine.DeleteSet:
 		return e.doSet(ctx, s, action)
 	}
 	return fmt.Errorf("there is no action %T", action)
@@ -162,6 +164,8 @@ func (e *executor) doSet(ctx context.Context, s machine.Snapshot, action machine
 	switch a := action.(type) { //nolint:gochecksumtype // The others are in do.
 	case machine.CreateSet:
 		return e.createSet(ctx, s, a)
+	case machine.ReplaceTemplate:
+		return e.replaceTemplate(ctx, s, a)
 	case machine.ScaleSet:
 		return e.applySet(ctx, s, FieldManager, a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
 			WithAnnotations(map[string]string{
@@ -171,6 +175,9 @@ func (e *executor) doSet(ctx context.Context, s machine.Snapshot, action machine
 	case machine.RelabelSet:
 		return e.applySet(ctx, s, FieldManager+"-labels", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
 			WithLabels(resources.CoreRevisionLabels(s.EMQX, a.Revision)).WithOwnerReferences(resources.ApplyOwnerReference(s.EMQX)))
+	case machine.NoteCookie:
+		return e.applySet(ctx, s, FieldManager+"-cookie", a.SetRef, applyapps.StatefulSet(a.Name, s.EMQX.Namespace).
+			WithAnnotations(map[string]string{resources.AnnotationCookieDigest: a.Digest}))
 	case machine.AdoptSet:
 		return e.adoptSet(ctx, s, a)
 	case machine.MarkServing:
@@ -204,47 +211,6 @@ func (e *executor) createSecret(ctx context.Context, s machine.Snapshot, secret 
 		e.wrote(s, "Secret", created.ResourceVersion)
 	}
 	return err
-}
-
-func (e *executor) createKeysSecret(ctx context.Context, s machine.Snapshot) error {
-	var keys []resources.APIKey
-	for i, bootstrap := range s.EMQX.Spec.BootstrapAPIKeys {
-		if bootstrap.SecretRef == nil {
-			keys = append(keys, resources.APIKey{Key: bootstrap.Key, Secret: bootstrap.Secret})
-			continue
-		}
-		name, err := e.secretValue(ctx, s.EMQX.Namespace, bootstrap.SecretRef.Key)
-		if err != nil {
-			return fmt.Errorf("spec.bootstrapAPIKeys[%d].secretRef.key: %w", i, err)
-		}
-		secret, err := e.secretValue(ctx, s.EMQX.Namespace, bootstrap.SecretRef.Secret)
-		if err != nil {
-			return fmt.Errorf("spec.bootstrapAPIKeys[%d].secretRef.secret: %w", i, err)
-		}
-		key, err := apiKey(name, secret)
-		if err != nil {
-			return fmt.Errorf("spec.bootstrapAPIKeys[%d].secretRef: %w", i, err)
-		}
-		keys = append(keys, key)
-	}
-	// Nodes that run know the password of a Secret that was lost: another would shut the operator out.
-	password := cmp.Or(e.password(s.EMQX), randomText())
-	return e.createSecret(ctx, s, resources.BootstrapAPIKeySecret(s.EMQX, keys, password))
-}
-
-func (e *executor) secretValue(ctx context.Context, namespace string, ref v2beta1.KeyRef) (string, error) {
-	secret, err := e.kube.CoreV1().Secrets(namespace).Get(ctx, ref.SecretName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("read Secret %s/%s: %w", namespace, ref.SecretName, errMissingReference)
-	}
-	if err != nil {
-		return "", fmt.Errorf("read Secret %s/%s: %w", namespace, ref.SecretName, err)
-	}
-	value, ok := secret.Data[ref.SecretKey]
-	if !ok {
-		return "", fmt.Errorf("read entry %q of Secret %s/%s: %w", ref.SecretKey, namespace, ref.SecretName, errMissingReference)
-	}
-	return string(value), nil
 }
 
 // randomText is a password of 130 random bits.
@@ -302,6 +268,24 @@ func (e *executor) createSet(ctx context.Context, s machine.Snapshot, a machine.
 	return err
 }
 
+// replaceTemplate gives a set another template, as it was seen: what is in the way of that is a conflict.
+func (e *executor) replaceTemplate(ctx context.Context, s machine.Snapshot, a machine.ReplaceTemplate) error {
+	digest, err := cookieDigest(ctx, e.kube, s.EMQX)
+	if err != nil {
+		return err
+	}
+	a.Set.CookieDigest = digest
+	patch, err := resources.TemplatePatch(s.EMQX, a.UID, a.ResourceVersion, a.Set)
+	if err != nil {
+		return err
+	}
+	patched, err := e.kube.AppsV1().StatefulSets(s.EMQX.Namespace).Patch(ctx, a.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	if err == nil {
+		e.wrote(s, "StatefulSet", patched.ResourceVersion)
+	}
+	return err
+}
+
 // applySet applies to a set as it was seen; it never makes one. An apply takes back what its manager applied before and
 // does not name again: what is written at different times has a manager of its own.
 func (e *executor) applySet(ctx context.Context, s machine.Snapshot, manager string, ref machine.SetRef, set *applyapps.StatefulSetApplyConfiguration) error {
@@ -353,6 +337,36 @@ func (e *executor) setCondition(ctx context.Context, s machine.Snapshot, manager
 		e.wrote(s, "Pod", applied.ResourceVersion)
 	}
 	return err
+}
+
+// letGo marks a pod for who drains its Kubernetes node, or takes the marks off.
+func (e *executor) letGo(ctx context.Context, s machine.Snapshot, a machine.LetGo) error {
+	pod := applycore.Pod(a.Name, s.EMQX.Namespace).WithUID(a.UID)
+	if a.LetGo {
+		pod.WithLabels(map[string]string{v2beta1.LabelLetGo: "true"})
+	}
+	if a.Forget {
+		pod.WithFinalizers(v2beta1.FinalizerForgotten)
+	}
+	applied, err := e.kube.CoreV1().Pods(s.EMQX.Namespace).Apply(ctx, pod, drainOptions())
+	if err == nil {
+		e.wrote(s, "Pod", applied.ResourceVersion)
+	}
+	return ignoreGone(err)
+}
+
+// release takes the marks of a drain off a pod of no cluster.
+func (e *executor) release(ctx context.Context, pod *corev1.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	_, err := e.kube.CoreV1().Pods(pod.Namespace).Apply(ctx, applycore.Pod(pod.Name, pod.Namespace).WithUID(pod.UID), drainOptions())
+	return ignoreGone(err)
+}
+
+func drainOptions() metav1.ApplyOptions {
+	options := force(true)
+	options.FieldManager = FieldManager + "-drain"
+	return options
 }
 
 // gateReason tells which container a gate was written for: one word, as reasons are.

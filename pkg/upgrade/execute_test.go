@@ -14,6 +14,7 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
@@ -25,7 +26,7 @@ func TestGroupsAreIndependent(t *testing.T) {
 	})
 	var done []string
 	e := &executor{
-		kube: kube, writes: newWrites(), password: func(*v2beta1.EMQX) string { return "" },
+		kube: kube, writes: newWrites(), taken: func(*v2beta1.EMQX) *resources.OperatorKey { return nil },
 		observe: func(action string, err error) {
 			if err != nil {
 				action += " failed"
@@ -37,9 +38,9 @@ func TestGroupsAreIndependent(t *testing.T) {
 	failures := e.execute(t.Context(), s, []machine.Group{
 		{machine.CreateCookieSecret{}, machine.ApplyHeadlessService{}},
 		{machine.DeletePod{Name: "e-core-5d8c-0", UID: "p"}},
-		{machine.CreateKeysSecret{}},
+		{machine.WriteKeysSecret{}},
 	})
-	require.Equal(t, []string{"CreateCookieSecret failed", "DeletePod", "CreateKeysSecret failed"}, done)
+	require.Equal(t, []string{"CreateCookieSecret failed", "DeletePod", "WriteKeysSecret failed"}, done)
 	require.Len(t, failures, 2)
 	require.ErrorContains(t, failures[0], "create Secret n/e-node-cookie: refused")
 }
@@ -48,7 +49,7 @@ func TestGroupsAreIndependent(t *testing.T) {
 func TestSetsAreWrittenAsSeen(t *testing.T) {
 	ref := machine.SetRef{Name: "e-core-5d8c", UID: "set", ResourceVersion: "41"}
 	for _, action := range []machine.Action{
-		machine.ScaleSet{SetRef: ref, Replicas: 3}, machine.RelabelSet{SetRef: ref, Revision: "5d8c"}, machine.MarkServing{SetRef: ref},
+		machine.ScaleSet{SetRef: ref, Replicas: 3}, machine.RelabelSet{SetRef: ref, Revision: "5d8c"}, machine.MarkServing{SetRef: ref}, machine.NoteCookie{SetRef: ref},
 	} {
 		t.Run(fmt.Sprintf("%T", action), func(t *testing.T) {
 			kube := fake.NewSimpleClientset()

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +53,7 @@ func (f *fleet) driver(resource *v2beta1.EMQX) *evacuate.Driver {
 	secret := resource.BootstrapAPIKeySecretName()
 	driver := evacuate.NewDriver(evacuate.Config{
 		API: f.api,
-		Credentials: func(ctx context.Context) (emqx.Credentials, error) {
+		Credentials: func(ctx context.Context) ([]emqx.Credentials, error) {
 			return f.credentials(ctx, name.Namespace, secret)
 		},
 		Changed: func() { f.wake(name) }, Panicked: f.panicked,
@@ -72,16 +73,19 @@ func (f *fleet) observation(name cache.ObjectName) (evacuate.Observation, bool) 
 	return evacuate.Observation{}, false
 }
 
-// password is that of the operator's API key, by which a resource's driver goes; empty when there is none.
-func (f *fleet) password(resource *v2beta1.EMQX) string {
+// taken is the operator's API key that a resource's nodes took last; nil when none was taken since this operator began.
+func (f *fleet) taken(resource *v2beta1.EMQX) *resources.OperatorKey {
 	f.mu.Lock()
 	m := f.drivers[key(resource)]
 	f.mu.Unlock()
 	if m == nil || m.uid != resource.UID {
-		return ""
+		return nil
 	}
-	credentials, _ := m.driver.Credentials()
-	return credentials.Secret
+	credentials, known := m.driver.Credentials()
+	if !known {
+		return nil
+	}
+	return &resources.OperatorKey{Secret: credentials.Secret, Scoped: credentials.SystemKey != ""}
 }
 
 // drop ends the driver of a resource that is gone.
@@ -108,18 +112,29 @@ func (f *fleet) shutdown() {
 	f.closing.Wait()
 }
 
-// credentials reads the operator's API key of a cluster.
-func (f *fleet) credentials(ctx context.Context, namespace, name string) (emqx.Credentials, error) {
+// credentials reads the operator's API keys of a cluster.
+func (f *fleet) credentials(ctx context.Context, namespace, name string) ([]emqx.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	secret, err := f.kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: %w", namespace, name, err)
+		return nil, fmt.Errorf("read the API key from Secret %s/%s: %w", namespace, name, err)
 	}
-	password, ok := resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
-	if !ok {
-		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s/%s: entry %s has no line for %s",
+	own, previous := resources.OperatorKeys(secret.Data)
+	if own != nil {
+		previous = slices.Insert(previous, 0, *own)
+	}
+	var known []emqx.Credentials
+	for _, key := range previous {
+		credentials := emqx.Credentials{Key: resources.OperatorAPIKey, Secret: key.Secret}
+		if key.Scoped {
+			credentials.SystemKey = resources.SystemAPIKey
+		}
+		known = append(known, credentials)
+	}
+	if len(known) == 0 {
+		return nil, fmt.Errorf("read the API key from Secret %s/%s: entry %s has no line for %s",
 			namespace, name, resources.BootstrapAPIKeyKey, resources.OperatorAPIKey)
 	}
-	return emqx.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
+	return known, nil
 }

@@ -56,9 +56,15 @@ func (deafAPI) SetReplicas(context.Context, emqx.Node, emqx.Credentials, string,
 
 func (deafAPI) ForgetSite(context.Context, emqx.Node, emqx.Credentials, string) error { return deaf() }
 
+func (deafAPI) LoadKeys(context.Context, emqx.Node, emqx.Credentials, string) error { return deaf() }
+
 func deaf() error {
 	time.Sleep(time.Minute)
 	return emqx.ErrSilent
+}
+
+func (deafAPI) Licence(context.Context, emqx.Node, emqx.Credentials) (emqx.Licence, error) {
+	return emqx.Licence{}, deaf()
 }
 
 func (deafAPI) Available(context.Context, emqx.Node) (bool, error) {

@@ -1,16 +1,10 @@
 package upgrade
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,23 +18,34 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
+// gather makes the Snapshot of a resource from what is known. It asks nobody.
+func (c *Controller) gather(emqx *v2beta1.EMQX, driver *evacuate.Driver) (machine.Snapshot, error) {
+	caches := c.config.Caches
+	s, err := gather(caches, emqx, c.configs.of(emqx), c.cookies.of(caches, emqx), driver.Observation(), time.Now())
+	if err != nil {
+		return s, err
+	}
+	s.Keys, s.Trust = c.keyring.of(caches, emqx, s.KeyScopes()), c.trusted.of(emqx)
+	return s, nil
+}
+
 // gather makes the Snapshot of a resource from the caches and the last observation of its EMQX. It asks nobody.
 func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, cookie machine.Cookie, observation evacuate.Observation, now time.Time) (machine.Snapshot, error) {
 	s := machine.Snapshot{
-		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Cookie: cookie, Observation: observation,
+		Now: now, EMQX: emqx.DeepCopy(), Editor: editor(emqx), Cookie: cookie, Observation: observation, NodesWatched: caches.NodesWatched(),
 		Config: config.config, ConfigError: config.err, ConfigHash: config.hash, Wanted: map[machine.Role]machine.Target{},
 	}
 	var err error
 	if s.Sets, err = gatherSets(caches, emqx, s.Config); err != nil {
 		return s, err
 	}
-	if s.ConfigError == nil {
-		if s.Wanted[machine.Core], err = machine.TargetOf(emqx, s.Config.Ports, s.Sets); err != nil {
-			return s, err
-		}
-	}
 	if err := gatherServices(caches, config, &s); err != nil {
 		return s, err
+	}
+	if s.ConfigError == nil {
+		if s.Wanted[machine.Core], err = machine.TargetOf(&s); err != nil {
+			return s, err
+		}
 	}
 	if err := gatherBudget(caches, &s); err != nil {
 		return s, err
@@ -63,196 +68,6 @@ func editor(emqx *v2beta1.EMQX) string {
 		}
 	}
 	return name
-}
-
-// gatherSets are the resource's sets with their pods, oldest first, and the pods that sets left behind.
-func gatherSets(caches *informers.Caches, emqx *v2beta1.EMQX, config resources.Config) ([]machine.Set, error) {
-	owned, err := caches.StatefulSets.ControlledBy(emqx.Namespace, emqx.UID)
-	if err != nil {
-		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
-	}
-	lost, err := caches.StatefulSets.Claimed(emqx.Namespace, emqx.Name)
-	if err != nil {
-		return nil, fmt.Errorf("list the sets of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
-	}
-	owned = append(owned, slices.DeleteFunc(lost, func(set *appsv1.StatefulSet) bool { return !abandoned(set) })...)
-	slices.SortStableFunc(owned, func(a, b *appsv1.StatefulSet) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	})
-	var sets []machine.Set
-	for _, object := range owned {
-		set := setOf(emqx, object, config)
-		pods, err := caches.Pods.ControlledBy(emqx.Namespace, object.UID)
-		if err != nil {
-			return nil, fmt.Errorf("list the pods of StatefulSet %s/%s: %w", object.Namespace, object.Name, err)
-		}
-		for _, pod := range pods {
-			set.Pods = append(set.Pods, podOf(set, pod))
-		}
-		set.PodsUnseen = object.Status.ObservedGeneration < object.Generation || int(object.Status.Replicas) > len(set.Pods)
-		sets = append(sets, set)
-	}
-	orphans, err := caches.Pods.Claimed(emqx.Namespace, emqx.Name)
-	if err != nil {
-		return nil, fmt.Errorf("list the pods without a set of EMQX %s/%s: %w", emqx.Namespace, emqx.Name, err)
-	}
-	sets = append(sets, orphanedSets(emqx, sets, orphans, config)...)
-	for i := range sets {
-		slices.SortFunc(sets[i].Pods, func(a, b machine.Pod) int { return a.Ordinal - b.Ordinal })
-	}
-	return sets, nil
-}
-
-// abandoned reports whether a set that nothing controls is one of ours whose owner was taken off: only a set that this
-// operator made or adopted has its notes.
-func abandoned(set *appsv1.StatefulSet) bool {
-	return metav1.GetControllerOfNoCopy(set) == nil && set.Annotations[resources.AnnotationIntent] != ""
-}
-
-// orphanedSets are sets that have gone and left their pods. A set of the same name that exists takes its pods back by
-// itself.
-func orphanedSets(emqx *v2beta1.EMQX, existing []machine.Set, pods []*corev1.Pod, config resources.Config) []machine.Set {
-	byName := map[string]*machine.Set{}
-	for _, pod := range pods {
-		name, ordinal, ok := cutOrdinal(pod.Name)
-		revision, ours := emqx.CoreRevision(name)
-		exists := slices.ContainsFunc(existing, func(set machine.Set) bool { return set.Name == name })
-		if !ok || !ours || exists || metav1.GetControllerOfNoCopy(pod) != nil {
-			continue
-		}
-		if byName[name] == nil {
-			byName[name] = &machine.Set{
-				Name: name, Role: machine.Core, Revision: revision, Orphaned: true, Deleting: true, Domain: emqx.NodeDomain(),
-				Ports: config.Ports,
-			}
-		}
-		set := byName[name]
-		set.Replicas = max(set.Replicas, int32(ordinal)+1) //nolint:gosec // An ordinal of a pod.
-		set.NodeCount = set.Replicas
-		set.Pods = append(set.Pods, podOf(*set, pod))
-	}
-	var sets []machine.Set
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		sets = append(sets, *byName[name])
-	}
-	return sets
-}
-
-func setOf(emqx *v2beta1.EMQX, object *appsv1.StatefulSet, config resources.Config) machine.Set {
-	revision, _ := emqx.CoreRevision(object.Name)
-	set := machine.Set{
-		Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion, Role: machine.Core, Revision: revision,
-		ConfigHash: object.Annotations[v2beta1.AnnotationConfigHash], Intent: object.Annotations[resources.AnnotationIntent],
-		CookieDigest: object.Annotations[resources.AnnotationCookieDigest],
-		Deleting:     !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Domain: emqx.NodeDomain(), Replicas: 1, // Kubernetes' own default.
-	}
-	for name, value := range resources.CoreRevisionLabels(emqx, revision) {
-		set.Mislabelled = set.Mislabelled || object.Labels[name] != value
-	}
-	set.Mislabelled = set.Mislabelled || !metav1.IsControlledBy(object, emqx)
-	if object.Spec.Replicas != nil {
-		set.Replicas = *object.Spec.Replicas
-	}
-	set.Asked = number(object, v2beta1.AnnotationReplicas)
-	set.NodeCount = max(set.Replicas, number(object, v2beta1.AnnotationNodeCount))
-	if since, ok := object.Annotations[v2beta1.AnnotationServingSince]; ok {
-		var err error
-		if set.ServingSince, err = time.Parse(time.RFC3339Nano, since); err != nil {
-			set.ServingSince = object.CreationTimestamp.Time // Unreadable is not never.
-		}
-	}
-	if err := json.Unmarshal([]byte(object.Annotations[v2beta1.AnnotationServicePorts]), &set.Ports); err != nil {
-		// emqx-operator 2.x noted nothing, and applied configuration to running nodes: they have that of the specification.
-		// Where somebody made the note unreadable, that is the best that is known, too.
-		set.Ports = resources.Ports{Dashboard: resources.DashboardPorts(object.Spec.Template), Listeners: config.Ports.Listeners}
-	}
-	readTemplate(&set, object.Spec.Template.Spec)
-	return set
-}
-
-// number is what an annotation says; zero when it is no number.
-func number(object metav1.Object, annotation string) int32 {
-	value, err := strconv.ParseInt(object.GetAnnotations()[annotation], 10, 32)
-	if err != nil {
-		return 0
-	}
-	return int32(value)
-}
-
-// readTemplate takes over what a set was made with.
-func readTemplate(set *machine.Set, spec corev1.PodSpec) {
-	for _, container := range slices.Concat(spec.Containers, spec.InitContainers) {
-		for _, port := range container.Ports {
-			set.PortNames = append(set.PortNames, port.Name)
-		}
-		if container.Name != resources.EMQXContainer {
-			continue
-		}
-		set.Image = container.Image
-		for _, variable := range container.Env {
-			if variable.Name == resources.NodeDomainEnv && variable.Value != "" {
-				set.Domain = variable.Value
-			}
-		}
-	}
-	for _, volume := range spec.Volumes {
-		if volume.Name == resources.BootstrapConfigVolume && volume.ConfigMap != nil {
-			set.ConfigMap = volume.ConfigMap.Name
-		}
-	}
-}
-
-func podOf(set machine.Set, object *corev1.Pod) machine.Pod {
-	pod := machine.Pod{
-		Name: object.Name, UID: object.UID, IP: object.Status.PodIP, Node: set.NodeName(object.Name), Role: set.Role, Revision: set.Revision,
-		Deleting: !object.DeletionTimestamp.IsZero(), Finalizers: object.Finalizers, Trouble: trouble(object), Ordinal: -1,
-	}
-	if _, ordinal, ok := cutOrdinal(object.Name); ok {
-		pod.Ordinal = ordinal
-	}
-	for _, condition := range object.Status.Conditions {
-		isTrue := condition.Status == corev1.ConditionTrue
-		switch condition.Type {
-		case corev1.PodReady:
-			pod.Ready = isTrue
-		case corev1.ContainersReady:
-			pod.ContainersReady = isTrue
-		case v2beta1.ConditionDSReplicationSite:
-			pod.SiteCondition = metav1.ConditionStatus(condition.Status)
-		case v2beta1.ConditionOnServing:
-			pod.OnServing = isTrue
-			pod.GateContainer, _ = strings.CutPrefix(condition.Reason, gatePrefix)
-		default: // Others decide nothing here.
-		}
-	}
-	for _, status := range object.Status.ContainerStatuses {
-		if status.Name == resources.EMQXContainer {
-			pod.ContainerRunning, pod.Container = status.State.Running != nil && !ended(object), shortID(status.ContainerID)
-			if running := status.State.Running; running != nil {
-				pod.ContainerStarted = running.StartedAt.Time
-			}
-		}
-	}
-	if pod.ContainerRunning {
-		pod.UnreachableSince = unreachableSince(object)
-	}
-	return pod
-}
-
-// cutOrdinal splits the name of a pod into that of its set and its ordinal.
-func cutOrdinal(pod string) (set string, ordinal int, ok bool) {
-	i := strings.LastIndexByte(pod, '-')
-	if i < 0 {
-		return "", 0, false
-	}
-	ordinal, err := strconv.Atoi(pod[i+1:])
-	return pod[:i], ordinal, err == nil && ordinal >= 0
-}
-
-// shortID is an ID of a container as people know it: containerd://5d8c… without the runtime, and not longer than needed.
-func shortID(id string) string {
-	id = id[strings.LastIndexByte(id, '/')+1:]
-	return id[:min(len(id), 12)]
 }
 
 func gatherServices(caches *informers.Caches, config parsedConfig, s *machine.Snapshot) error {
@@ -343,7 +158,7 @@ func gatherBudget(caches *informers.Caches, s *machine.Snapshot) error {
 	if object.Spec.Selector != nil {
 		s.Budget.Revision = object.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash]
 	}
-	if set != nil && resources.SameBudget(object, s.EMQX, set.Revision) {
+	if set != nil && resources.SameBudget(object, s.EMQX, s.BudgetRevision(*set)) {
 		s.Budget.State = machine.Current
 	}
 	if s.Budget.Revision == "" {

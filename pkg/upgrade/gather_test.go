@@ -160,7 +160,7 @@ func TestGatherWhatIsTaken(t *testing.T) {
 		{"a set of somebody else's that has our next name", func(c *cluster) {
 			c.emqx.Spec.Image = "emqx/emqx:2"
 			config, _ := resources.ConfigOf(c.emqx)
-			target, _ := machine.TargetOf(c.emqx, config.Ports, nil)
+			target, _ := machine.TargetOf(&machine.Snapshot{EMQX: c.emqx, Config: config})
 			c.set.Name, c.set.OwnerReferences = c.emqx.CoreSetName(target.Revision), another
 		}, []machine.Taken{{Kind: "StatefulSet", Name: "e-core-", Owner: "Deployment web"}}, machine.Current},
 	} {

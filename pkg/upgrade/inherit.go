@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/util/csaupgrade"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // formerManager is the field manager of emqx-operator 2.x, after its binary.
@@ -36,12 +37,5 @@ func renewal(emqx *v2beta1.EMQX) ([]byte, error) {
 // replacement is a patch that replaces a status as a whole. The resource version in it has the API server refuse it when the
 // object has changed since.
 func replacement(emqx *v2beta1.EMQX, status v2beta1.EMQXStatus) ([]byte, error) {
-	return json.Marshal([]jsonPatch{{"replace", "/status", status}, {"replace", "/metadata/resourceVersion", emqx.ResourceVersion}})
-}
-
-// jsonPatch is an operation of a JSON patch (RFC 6902).
-type jsonPatch struct {
-	Operation string `json:"op"`
-	Path      string `json:"path"`
-	Value     any    `json:"value"`
+	return json.Marshal([]resources.JSONPatch{resources.Put("/status", status), resources.Replace("/metadata/resourceVersion", emqx.ResourceVersion)})
 }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // Only what emqx-operator 2.x owns is taken over: what a user edited stays the user's.
@@ -58,10 +59,10 @@ func TestRenewal(t *testing.T) {
 	patch, err := renewal(emqx)
 	require.NoError(t, err)
 	var status v2beta1.EMQXStatus
-	operations := []jsonPatch{{Value: &status}, {}}
+	operations := []resources.JSONPatch{{Value: &status}, {}}
 	require.NoError(t, json.Unmarshal(patch, &operations))
 	require.Equal(t, v2beta1.EMQXStatus{CoreNodesStatus: v2beta1.EMQXNodesStatus{CurrentRevision: "blue", UpdateRevision: "green"}}, status)
-	require.Equal(t, jsonPatch{"replace", "/metadata/resourceVersion", "7"}, operations[1])
+	require.Equal(t, resources.Replace("/metadata/resourceVersion", "7"), operations[1])
 
 	for reason, change := range map[string]func(*v2beta1.EMQXStatus){
 		"no status":                             func(s *v2beta1.EMQXStatus) { s.Conditions = nil },

@@ -27,7 +27,7 @@ func wanting(name string) machine.Snapshot {
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "n"},
 			Status:     v2beta1.EMQXStatus{Phase: v2beta1.PhasePending, CoreNodesStatus: v2beta1.EMQXNodesStatus{CurrentRevision: "blue"}},
 		},
-		Config: resources.Config{Ports: resources.Ports{
+		Config: resources.Config{Licence: resources.LicenceKey, Ports: resources.Ports{
 			Dashboard: []resources.Port{{Name: "dashboard", Number: 18083}}, Listeners: []resources.Port{{Name: "tcp-default", Number: 1883}},
 		}},
 		Wanted: map[machine.Role]machine.Target{machine.Core: {Revision: "green", Replicas: 1}},

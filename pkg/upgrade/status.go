@@ -54,7 +54,12 @@ func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decisi
 	if err := c.renewStatus(ctx, s.EMQX); err != nil {
 		return err
 	}
-	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
+	var applied *v2beta1.EMQX
+	if s.EMQX.Undecodable() == "" {
+		applied, err = c.config.EMQX.AppsV2beta1().EMQXes(s.EMQX.Namespace).ApplyStatus(ctx, apply, force(true))
+	} else {
+		applied, err = c.replaceStatus(ctx, s.EMQX, status) // To what its schema cannot read, the API server applies nothing.
+	}
 	if err == nil && !equality.Semantic.DeepEqual(applied.Status, status) {
 		// Of what another manager wrote, applying leaves standing what it does not name.
 		applied, err = c.replaceStatus(ctx, applied, status)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // trouble is why a pod's containers do not run, in Kubernetes' words and, after a crash, in the last words of the
@@ -22,6 +24,18 @@ func trouble(pod *corev1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// saysOneNode reports whether EMQX ended in a pod with the words for a licence that allows one node (emqx_license.erl).
+func saysOneNode(pod *corev1.Pod) bool {
+	for _, status := range pod.Status.ContainerStatuses {
+		for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
+			if status.Name == resources.EMQXContainer && state.Terminated != nil && strings.Contains(state.Terminated.Message, "SINGLE_NODE_LICENSE") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func containerTrouble(status corev1.ContainerStatus) string {

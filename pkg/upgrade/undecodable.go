@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -15,24 +16,24 @@ import (
 )
 
 // tellUnknown says of a resource that cannot be decoded, and whose specification was never known, that this is so. What its
-// cluster consists of stays as it is.
+// cluster consists of stays as it is. Its status is replaced: the API server applies nothing to an object that its own schema cannot
+// read either.
 func (c *Controller) tellUnknown(ctx context.Context, emqx *v2beta1.EMQX) error {
 	status := unknownStatus(emqx, time.Now())
 	if equality.Semantic.DeepEqual(status, emqx.Status) {
 		return nil
 	}
-	c.metrics.eventsWritten.Inc()
-	c.recorder.Eventf(emqx, nil, corev1.EventTypeWarning, machine.Undecodable, "Decode", "%s", machine.UndecodableMessage(emqx))
-	apply, err := applyStatus(emqx, status)
-	if err != nil {
-		return err
+	applied, err := c.replaceStatus(ctx, emqx, status)
+	if apierrors.IsConflict(err) {
+		return nil // It was written since, which is about to be seen.
 	}
-	applied, err := c.config.EMQX.AppsV2beta1().EMQXes(emqx.Namespace).ApplyStatus(ctx, apply, force(true))
 	if err != nil {
 		return fmt.Errorf("write the status of EMQX %s, which cannot be decoded: %w", key(emqx), err)
 	}
 	c.writes.record(key(emqx), v2beta1.Kind, applied.ResourceVersion)
 	c.metrics.statusWrites.Inc()
+	c.metrics.eventsWritten.Inc()
+	c.recorder.Eventf(emqx, nil, corev1.EventTypeWarning, machine.Undecodable, "Decode", "%s", machine.UndecodableMessage(emqx))
 	return nil
 }
 

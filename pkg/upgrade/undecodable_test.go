@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"testing/synctest"
 
@@ -30,11 +31,22 @@ func TestUndecodableIsTold(t *testing.T) {
 			}},
 		}
 		client := emqxfake.NewSimpleClientset()
+		refused := false
 		client.PrependReactor("patch", "emqxes", func(action kubetesting.Action) (bool, runtime.Object, error) {
+			if !refused {
+				refused = true
+				return true, nil, errors.New("not now")
+			}
 			require.Equal(t, "status", action.GetSubresource())
 			applied := broken.DeepCopy()
 			applied.ResourceVersion = "2"
-			require.NoError(t, json.Unmarshal(action.(kubetesting.PatchAction).GetPatch(), applied))
+			var patch []struct {
+				Path  string
+				Value json.RawMessage
+			}
+			require.NoError(t, json.Unmarshal(action.(kubetesting.PatchAction).GetPatch(), &patch))
+			require.Equal(t, "/status", patch[0].Path, "nothing is applied to what the API server's schema cannot read")
+			require.NoError(t, json.Unmarshal(patch[0].Value, &applied.Status))
 			return true, applied, client.Tracker().Update(emqxes, applied, "n")
 		})
 		require.NoError(t, client.Tracker().Create(emqxes, broken, "n"))
@@ -45,6 +57,9 @@ func TestUndecodableIsTold(t *testing.T) {
 		c.recorder = recorder
 
 		name := cache.ObjectName{Namespace: "n", Name: "e"}
+		_, _, err := c.sync(t.Context(), name)
+		require.ErrorContains(t, err, "not now")
+		require.Empty(t, recorder.Events, "what is tried again is not told each time")
 		for range 2 {
 			result, _, err := c.sync(t.Context(), name)
 			require.NoError(t, err)

@@ -2,8 +2,8 @@ package machine
 
 import "github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 
-// Protected is the set whose pods the PodDisruptionBudget protects: the one that serves. So it moves with the switch, and
-// protects neither what leaves nor what does not serve yet: a drain is no worse for these than what is done to them anyway.
+// Protected is the set whose pods the PodDisruptionBudget protects: the one that serves. So it moves with the switch. Where the
+// operator moves pods off Kubernetes nodes itself, all others are protected with it: see BudgetRevision.
 // It is nil while nothing serves, and while it is not told who does: as long as the set is another operator's that is not
 // adopted, or the listeners Service selects all nodes. What the other operator made goes on protecting them then.
 func (s *Snapshot) Protected() *Set {
@@ -13,6 +13,15 @@ func (s *Snapshot) Protected() *Set {
 		return nil
 	}
 	return set
+}
+
+// BudgetRevision is the revision whose pods the PodDisruptionBudget protects; empty for those of all, which only the operator lets
+// go then. While they leave, and before they serve, pods are not counted as such: one that leaves may have clients yet.
+func (s *Snapshot) BudgetRevision(set Set) string {
+	if s.moves() {
+		return ""
+	}
+	return set.Revision
 }
 
 // BudgetWanted tells whether a PodDisruptionBudget is to protect a set: by what the specification says, and by the number of
@@ -40,12 +49,12 @@ func keepBudget(s Snapshot) []Group {
 			return []Group{{DeleteBudget{UID: budget.UID}}}
 		}
 		return nil
-	case budget.State == Current && budget.Revision == set.Revision:
+	case budget.State == Current && budget.Revision == s.BudgetRevision(*set):
 		return nil
 	}
 	var group Group
 	if budget.Inheritance != nil {
 		group = append(group, InheritBudget{Patch: budget.Inheritance})
 	}
-	return []Group{append(group, ApplyBudget{Revision: set.Revision})}
+	return []Group{append(group, ApplyBudget{Revision: s.BudgetRevision(*set)})}
 }

@@ -65,15 +65,35 @@ func (s *Snapshot) keeps(set Set) int32 {
 	return max(set.Replicas, set.Asked)
 }
 
+// keptNodes are the names of the nodes that have not been let go, of all sets, whether their pods are there or not.
+func (s *Snapshot) keptNodes() []string {
+	var names []string
+	for _, set := range s.Sets {
+		for ordinal := range s.keeps(set) {
+			names = append(names, set.nodeAt(ordinal))
+		}
+	}
+	return names
+}
+
 // letGo are the claims of a target set's nodes that EMQX may have been made to forget.
 func letGo(s Snapshot, set Set) []Claim {
 	return slices.DeleteFunc(s.claimsOf(set.Revision), func(claim Claim) bool { return claim.Ordinal < int(s.keeps(set)) })
 }
 
-// grow gives a target set the pods that it lacks, once the claims are gone of nodes of the same names that were let go.
+// grow gives a target set the pods that it lacks, once the claims and the sites are gone of nodes of the same names that were let go.
 func grow(s Snapshot, set Set) (Group, Lack) {
+	if lack := licenceUntold(s); !lack.None() {
+		return nil, lack
+	}
+	if problem := licenceAllowsOneNode(s); problem != nil {
+		return nil, *problem
+	}
 	if left := letGo(s, set); len(left) > 0 {
 		return deleteClaims(left), claimsLeft(left)
+	}
+	if lack := sitesLeft(s, set, s.keeps(set), s.target(set.Role).Replicas); !lack.None() {
+		return nil, lack
 	}
 	return Group{scale(s, set)}, Lack{"SetTooSmall", fmt.Sprintf("set %s to have %d nodes", set.Name, s.target(set.Role).Replicas)}
 }

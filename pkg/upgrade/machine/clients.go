@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -30,9 +31,9 @@ func rate(asked int32) int32 {
 // liveClients is the number of clients of the cluster, at the last beat that all nodes have answered at. A node that does
 // not answer counts with what was last known, by an operator before this one, if need be.
 func liveClients(s Snapshot) (live int64, beat time.Time) {
-	told := map[string]int64{}
+	told := map[types.UID]int64{} // Those of a pod before are on their way to others, if they have not come there.
 	for _, node := range s.EMQX.Status.CoreNodes {
-		told[node.Node] = node.LiveConnections
+		told[node.PodUID] = node.LiveConnections
 	}
 	var total int64
 	var nodes []evacuate.NodeObservation
@@ -44,7 +45,7 @@ func liveClients(s Snapshot) (live int64, beat time.Time) {
 		case !node.Seen.IsZero():
 			nodes = append(nodes, node)
 		default:
-			total += told[pod.Node]
+			total += told[pod.UID]
 		}
 	}
 	live, beat = evacuate.LiveTogether(nodes)
@@ -99,13 +100,13 @@ func follow(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
 }
 
 // pace is how fast connections may be evicted now.
-func pace(s Snapshot, upgrade v2beta1.UpgradeStatus) evacuate.Pace {
+func pace(s Snapshot, upgrade v2beta1.UpgradeStatus, leaving []Pod) evacuate.Pace {
 	limit := maxUnavailable(s, upgrade.ClientsTotal)
 	live, beat := liveClients(s)
 	return evacuate.PaceOf(evacuate.PaceInput{
 		Baseline: upgrade.ClientsTotal, Live: live, SeenFor: seenFor(s, beat), Limit: limit, ConnEvictRate: rate(s.strategy().ConnEvictRate),
 		Held:   upgrade.HeldTime != nil && upgrade.HeldReason == clientsAway,
-		Prompt: evacuate.Prompt(s.observations(s.leaving()), s.observations(s.pods()), upgrade.ClientsTotal, limit),
+		Prompt: evacuate.Prompt(s.observations(leaving), s.observations(s.pods()), upgrade.ClientsTotal, limit),
 	})
 }
 
@@ -152,9 +153,12 @@ func holdReason(s Snapshot, upgrade v2beta1.UpgradeStatus, pace evacuate.Pace) L
 }
 
 // recipients are the nodes that take sessions: those that stay, answer and take clients.
-func recipients(s Snapshot) []string {
+func recipients(s Snapshot) []string { return recipientsOf(s, s.staying()) }
+
+// recipientsOf are the nodes of some pods that take sessions.
+func recipientsOf(s Snapshot, pods []Pod) []string {
 	var names []string
-	for _, pod := range s.staying() {
+	for _, pod := range pods {
 		if node := s.node(pod); node.Running() && node.Available && !pod.Deleting {
 			names = append(names, pod.Node)
 		}
@@ -164,16 +168,21 @@ func recipients(s Snapshot) []string {
 
 // plan splits the rates over the leaving nodes. With hold no connection is evicted.
 func plan(s Snapshot, tick int32, hold bool) map[string]evacuate.Order {
+	return planOf(s, s.leaving(), recipients(s), tick, hold)
+}
+
+// planOf splits the rates over nodes that give their clients and sessions to others.
+func planOf(s Snapshot, leaving []Pod, recipients []string, tick int32, hold bool) map[string]evacuate.Order {
 	input := evacuate.PlanInput{
 		ConnEvictRate: tick, SessEvictRate: rate(s.strategy().SessEvictRate),
 		WaitTakeover: time.Duration(s.strategy().WaitTakeover) * time.Second,
-		Recipients:   recipients(s), Hold: hold,
+		Recipients:   recipients, Hold: hold,
 	}
 	told := map[string]v2beta1.NodeEvacuationStatus{}
 	for _, status := range s.EMQX.Status.NodeEvacuationsStatus {
 		told[status.Node] = status
 	}
-	for _, pod := range s.leaving() {
+	for _, pod := range leaving {
 		if s.stopped(pod) {
 			continue
 		}

@@ -3,8 +3,10 @@ package machine
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
@@ -57,4 +59,32 @@ func TestClientsOfStoppedNodesAreAway(t *testing.T) {
 func TestHoldWhileScalingDownIsLookedAtAgain(t *testing.T) {
 	s := upgrading(v2beta1.PhaseScalingDown, withNode("e-core-blue-0", clients(0, 0)), withNode("e-core-green-1", silentNode))
 	require.NotZero(t, Decide(s).After)
+}
+
+// TestHoldWhileScalingDownEndsForThoseWhoLeft: as while evacuating, clients that left for good hold nothing for ever.
+func TestHoldWhileScalingDownEndsForThoseWhoLeft(t *testing.T) {
+	s := upgrading(v2beta1.PhaseScalingDown, withNode("e-core-blue-0", clients(1, 1)), withNode("e-core-blue-1", clients(0, 0)), withUpgrade(func(u *v2beta1.UpgradeStatus) {
+		u.ClientsTotal, u.HeldTime, u.HeldReason = 20, at(testNow.Add(-2*departedAfter)), clientsAway
+	}))
+	require.EqualValues(t, 20, Decide(s).Upgrade.ClientsTotal, "nobody knows yet who comes back")
+	for _, pod := range s.pods() {
+		withNode(pod.Name, func(n *evacuate.NodeObservation) {
+			for at := testNow.Add(-2 * departedAfter); !at.After(testNow); at = at.Add(time.Second) {
+				n.Samples = append(n.Samples, evacuate.Sample{At: at, Live: n.Info.LiveConnections.Value})
+			}
+		})(&s)
+	}
+	decision := Decide(s)
+	require.EqualValues(t, 11, decision.Upgrade.ClientsTotal)
+	require.Nil(t, decision.Upgrade.HeldTime)
+}
+
+// TestClientsOfAPodBefore: who was on the pod that had the name before is on another node by now, or on the way.
+func TestClientsOfAPodBefore(t *testing.T) {
+	for uid, want := range map[types.UID]int64{"blue-0": 17, "another": 10} {
+		s := upgrading(v2beta1.PhaseEvacuating, withNode("e-core-blue-0", func(n *evacuate.NodeObservation) { *n = evacuate.NodeObservation{Life: n.Life} }))
+		s.EMQX.Status.CoreNodes = []v2beta1.EMQXNode{{Node: "emqx@e-core-blue-0.pods", PodUID: uid, LiveConnections: 7}}
+		live, _ := liveClients(s)
+		require.Equal(t, want, live, uid)
+	}
 }

@@ -57,7 +57,7 @@ func ready(d Decision, serving metav1.Condition, failures []Failure) metav1.Cond
 	}
 	words := []string{message}
 	for _, notice := range d.Notices {
-		if notice.Reason == fieldHasNoEffect {
+		if notice.Reason == fieldHasNoEffect || notice.Reason == reasonInPlace || notice.Reason == keysUnknown {
 			words = append(words, notice.Message) // The event that tells of it is gone after an hour.
 		}
 	}

@@ -27,6 +27,8 @@ type Decision struct {
 	Waiting Lack
 	// Unknown says what cannot be known at rest, and is waited for by nobody; zero when all is known.
 	Unknown Lack
+	// Drain is what the resource shall remember of the pod that leaves its Kubernetes node; nil while none does.
+	Drain *v2beta1.DrainStatus
 	// Stalled says why only a person can help; nil when that is not so.
 	Stalled *Lack
 	// Notices are things that the user should know, told by an event when Done is entered, and once a generation in it.
@@ -61,9 +63,9 @@ type Action interface{ isAction() }
 // CreateCookieSecret makes the Secret with the nodes' cookie, a new one, unless it exists.
 type CreateCookieSecret struct{}
 
-// CreateKeysSecret makes the Secret with the API keys, unless it exists. The operator's own keeps its password if that
-// is known.
-type CreateKeysSecret struct{}
+// WriteKeysSecret makes the Secret with the API keys, or gives it what it lacks. The operator's key that the nodes know stays
+// in it.
+type WriteKeysSecret struct{}
 
 // ApplyConfigMap writes emqx.conf from the specification to the ConfigMap of the given name.
 type ApplyConfigMap struct{ Name, Revision string }
@@ -76,6 +78,12 @@ type ApplyHeadlessService struct{}
 
 // CreateSet makes the set of a target revision.
 type CreateSet struct{ Set resources.CoreSet }
+
+// ReplaceTemplate gives a set of one node another template, with which its pod is made again: the node is replaced in place.
+type ReplaceTemplate struct {
+	SetRef
+	Set resources.CoreSet
+}
 
 // SetRef names a set as it was seen: what is written to another, or to one that has changed since, is refused.
 type SetRef struct {
@@ -97,6 +105,12 @@ type RelabelSet struct {
 	Revision string
 }
 
+// NoteCookie notes on a set which cookie its nodes have.
+type NoteCookie struct {
+	SetRef
+	Digest string
+}
+
 // AdoptSet notes on a set that another operator made what this one notes when it makes a set.
 type AdoptSet struct {
 	SetRef
@@ -116,10 +130,19 @@ type MarkServing struct {
 // DeleteSet removes a set that has no pods.
 type DeleteSet struct{ SetRef }
 
-// DeletePod removes a pod that its set left behind.
+// DeletePod removes a pod that its set left behind, or that is to be made again on another Kubernetes node.
 type DeletePod struct {
 	Name string
 	UID  types.UID
+}
+
+// LetGo has a pod be evicted by whoever drains its Kubernetes node and, with Forget, stay, once it has ended, until EMQX has
+// forgotten its node. Without LetGo and Forget it is as before.
+type LetGo struct {
+	Name   string
+	UID    types.UID
+	LetGo  bool
+	Forget bool
 }
 
 // ApplyService writes a Service so that it selects a revision, with the ports of that revision's set.
@@ -138,7 +161,8 @@ type InheritService struct {
 // DeleteService removes a Service that is not wanted any more.
 type DeleteService struct{ Kind resources.ServiceKind }
 
-// ApplyBudget writes the PodDisruptionBudget so that it protects the pods of a revision.
+// ApplyBudget writes the PodDisruptionBudget so that it protects the pods of a revision or, with none, lets nobody but the operator
+// take any core node.
 type ApplyBudget struct{ Revision string }
 
 // InheritBudget hands the fields of a PodDisruptionBudget that another operator owns over to this one.
@@ -165,17 +189,20 @@ type SetSiteCondition struct {
 }
 
 func (CreateCookieSecret) isAction()   {}
-func (CreateKeysSecret) isAction()     {}
+func (WriteKeysSecret) isAction()      {}
 func (ApplyConfigMap) isAction()       {}
 func (DeleteConfigMap) isAction()      {}
 func (ApplyHeadlessService) isAction() {}
 func (CreateSet) isAction()            {}
+func (ReplaceTemplate) isAction()      {}
 func (ScaleSet) isAction()             {}
 func (RelabelSet) isAction()           {}
+func (NoteCookie) isAction()           {}
 func (AdoptSet) isAction()             {}
 func (MarkServing) isAction()          {}
 func (DeleteSet) isAction()            {}
 func (DeletePod) isAction()            {}
+func (LetGo) isAction()                {}
 func (ApplyService) isAction()         {}
 func (InheritService) isAction()       {}
 func (DeleteService) isAction()        {}

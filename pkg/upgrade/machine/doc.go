@@ -12,12 +12,13 @@
 //
 // Its face is small:
 //
-//	RevisionOf  the revision that a resource asks for
-//	Decide      Snapshot → Decision: guards → handler of the phase → upkeep → deadline
+//	TargetOf    the revision that a resource asks for, and how many nodes of it
+//	Decide      Snapshot → Decision: guards → handler of the phase → upkeep → drain → deadline
 //	StatusOf    the status that Snapshot and Decision amount to
 //	EventsOf    what people are told when that status has been written
 //
 // A file a phase says what the phase waits for, does and leads to. Rules that several phases share stand in files named
-// after the rule: readiness, services, clients, leaving. Nothing here asks a clock, a cache or a client; a test checks what
-// is imported.
+// after the rule: readiness, services, clients, leaving, storage, claims, licence, inplace, drain, letgo; byhand, cookies,
+// gone, keys and lostdisk for what happens to a cluster at any time. Nothing here asks a clock, a cache or a client; a test
+// checks what is imported.
 package machine

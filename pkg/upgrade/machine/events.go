@@ -42,6 +42,8 @@ func EventsOf(before *v2beta1.EMQX, d Decision, after v2beta1.EMQXStatus) []Even
 		told = append(told, Event{corev1.EventTypeNormal, reasonCleared, "Upgrade", "the upgrade goes on: " + was + " is over"})
 	}
 	told = append(told, holdEvents(old, d, after)...)
+	told = append(told, drainEvents(old, after)...)
+	told = append(told, byHandEvents(old, after)...)
 	if entered := old.Phase != d.Phase && d.Phase == v2beta1.PhaseDone; entered || old.ObservedGeneration != after.ObservedGeneration {
 		told = append(told, noticeEvents(d.Notices)...)
 	}

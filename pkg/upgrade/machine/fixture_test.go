@@ -140,6 +140,29 @@ func withCurrent(revision string) func(*Snapshot) {
 	return func(s *Snapshot) { s.EMQX.Status.CoreNodesStatus.CurrentRevision = revision }
 }
 
+// neverRan has a set have been made with another configuration, by which none of its nodes got anywhere.
+func neverRan(revision string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		withSet(revision, func(set *Set) {
+			set.ServingSince, set.ConfigHash = time.Time{}, "before"
+			for i := range set.Pods {
+				set.Pods[i].Ready, set.Pods[i].ContainersReady, set.Pods[i].OnServing, set.Pods[i].ContainerRunning = false, false, false, false
+				withNode(set.Pods[i].Name, func(n *evacuate.NodeObservation) {
+					n.Info, n.Failure = emqx.NodeInfo{Status: "running", Connections: n.Info.Connections, LiveConnections: n.Info.LiveConnections}, "refused"
+				})(s)
+				withNode(set.Pods[i].Name, clients(0, 0))(s)
+			}
+		})(s)
+	}
+}
+
+// leadingTo has an upgrade lead to a revision that has no set yet.
+func leadingTo(revision string) func(*Snapshot) {
+	return func(s *Snapshot) {
+		s.Wanted[Core], s.EMQX.Status.Upgrade.To = Target{Revision: revision, Replicas: 2}, revision
+	}
+}
+
 // unready2 has both pods of a set be ready no more.
 func unready2(revision string) func(*Snapshot) {
 	return func(s *Snapshot) {

@@ -74,6 +74,8 @@ func TestGates(t *testing.T) {
 		{"but not beside one that answers", upgrading(v2beta1.PhaseDone, without("blue"), withPod("e-core-green-0", closed), withNode("e-core-green-0", aloneFor(time.Hour))), nil},
 		{"until it has joined", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", restarted), withNode("e-core-green-0", inSecondLife)), []Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c2", Message: "the node runs in its cluster"}}},
 		{"not for one that nobody knows which container it was opened for", upgrading(v2beta1.PhaseDone, withPod("e-core-green-0", func(p *Pod) { p.GateContainer = "" }), withNode("e-core-green-0", silentNode)), nil},
+		{"nor for one of a set that never served and leaves, where users lead clients themselves", upgrading(v2beta1.PhaseDone, leadingTo("blue"), serving("blue"), servicesOff, withSet("green", func(s *Set) { s.ServingSince = time.Time{} }),
+			withPod("e-core-green-0", closed), withPod("e-core-green-1", closed), withNode("e-core-green-0", clients(0, 0)), withNode("e-core-green-1", clients(0, 0))), nil},
 		{"never opened for a surplus pod", upgrading(v2beta1.PhaseDone, withPod("e-core-green-1", closed), wanting(1)), nil},
 		{"a pod that goes is left alone", upgrading(v2beta1.PhaseProvisioning, withPod("e-core-green-0", closed), withPod("e-core-green-0", func(p *Pod) { p.Deleting = true })), nil},
 	} {

@@ -2,12 +2,18 @@ package machine
 
 import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 )
 
-// serve has every node serve.
+// serve has every node serve. While nothing is under way that means to leave alone what others do to it.
 func serve(s Snapshot) evacuate.Goal {
-	return goalOf(s, func(Pod) evacuate.Order { return evacuate.Order{Intent: evacuate.Serve} })
+	return goalOf(s, func(pod Pod) evacuate.Order {
+		if s.leftAlone(pod) {
+			return evacuate.Order{Intent: evacuate.Observe}
+		}
+		return evacuate.Order{Intent: evacuate.Serve}
+	})
 }
 
 // evacuation has the leaving nodes do what the plan says, and those that stay serve. A leaving node that is in no plan has
@@ -25,15 +31,16 @@ func evacuation(s Snapshot, plan map[string]evacuate.Order) evacuate.Goal {
 }
 
 func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
-	goal := evacuate.Goal{Busy: s.phase() != v2beta1.PhaseDone || !settled(s), Absent: absent(s), Storage: storageGoal(s)}
+	goal := evacuate.Goal{Busy: s.phase() != v2beta1.PhaseDone || !settled(s), Absent: absent(s), Storage: storageGoal(s), Keys: keysGoal(s)}
 	for _, set := range s.Sets {
 		for _, pod := range set.Pods {
-			url := apiURL(set, pod)
+			url, trust := apiOf(s, set, pod)
 			if url == "" {
 				continue
 			}
 			node := evacuate.NodeGoal{Order: order(pod), Life: pod.Container, Focus: focus(s, pod)}
-			node.Name, node.URL = pod.Node, url
+			node.Name, node.URL, node.Trust = pod.Node, url, trust
+			node.Licence = s.asksLicence(set)
 			if !s.leaves(pod) && beforeSwitch(s) {
 				node.Listeners = listeners(set)
 			}
@@ -59,13 +66,20 @@ func beforeSwitch(s Snapshot) bool {
 	return s.phase() == v2beta1.PhaseProvisioning || s.phase() == v2beta1.PhaseSwitching
 }
 
-// apiURL is where a pod's node is asked; empty while the pod has no address.
-func apiURL(set Set, pod Pod) string {
+// apiOf is where a pod's node is asked, and whom to trust there; empty while the pod has no address. Where there is a choice, it is
+// plain HTTP, unless the specification says whom to trust.
+func apiOf(s Snapshot, set Set, pod Pod) (string, emqx.Trust) {
 	if pod.IP == "" || len(set.Ports.Dashboard) == 0 {
-		return ""
+		return "", emqx.Trust{}
 	}
 	port := set.Ports.Dashboard[0]
-	return evacuate.URL(pod.IP, port.Number, port.Name != "dashboard")
+	if s.EMQX.Spec.APITLS != nil {
+		port = set.Ports.Dashboard[len(set.Ports.Dashboard)-1] // HTTPS comes after HTTP.
+	}
+	if port.Name == "dashboard" {
+		return evacuate.URL(pod.IP, port.Number, false), emqx.Trust{}
+	}
+	return evacuate.URL(pod.IP, port.Number, true), s.Trust
 }
 
 // listeners are the MQTT listeners that a set's configuration opens, as EMQX names them.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
-	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // guard is the decision of the first guard that takes it out of the hands of the phase; false when none does. The last of
@@ -59,7 +58,7 @@ func former(s Snapshot) Lack {
 
 // problemOf says what only a person can mend before the specification can be carried out, nil when it can be.
 func problemOf(s Snapshot) *Lack {
-	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported, upgradePath,
+	for _, rule := range []func(Snapshot) *Lack{undecodable, nameTaken, cookieLost, cookieChanged, configProblem, specProblem, unsupported, licenceAllowsOneNode, upgradePath,
 		formerClaims} {
 		if problem := rule(s); problem != nil {
 			return problem
@@ -82,48 +81,6 @@ func nameTaken(s Snapshot) *Lack {
 			taken.Kind, s.EMQX.Namespace, taken.Name, owner)}
 	}
 	return nil
-}
-
-func cookieLost(s Snapshot) *Lack {
-	if s.CookieSecret != Missing || !s.anyRuns() {
-		return nil
-	}
-	return &Lack{"CookieLost", fmt.Sprintf("Secret %s with the cookie of the nodes that run is gone, and others could not join them: "+
-		"make it again, with the entry %s, which a node's environment variable EMQX_NODE__COOKIE tells",
-		s.EMQX.NodeCookieSecretName(), resources.NodeCookieKey)}
-}
-
-// olderThanCookie is a pod that runs since before the Secret was written, with another cookie as far as is known; nil when
-// there is none.
-func (s *Snapshot) olderThanCookie() *Pod {
-	for _, set := range s.Sets {
-		for i, pod := range set.Pods {
-			if set.CookieDigest != "" && set.CookieDigest != s.Cookie.Digest && pod.ContainerRunning && pod.ContainerStarted.Before(s.Cookie.Written) {
-				return &set.Pods[i]
-			}
-		}
-	}
-	return nil
-}
-
-// CookieInDoubt reports whether the Secret was written since nodes started that run, so that it may hold another cookie.
-func (s *Snapshot) CookieInDoubt() bool {
-	return s.olderThanCookie() != nil && s.Cookie.Digest == ""
-}
-
-// cookieChanged: nodes run with another cookie than the one that the Secret holds now. Those that start now never join them.
-func cookieChanged(s Snapshot) *Lack {
-	pod := s.olderThanCookie()
-	if pod == nil || s.Cookie.Digest == "" {
-		return nil
-	}
-	by := ""
-	if s.Cookie.Writer != "" {
-		by = " by " + s.Cookie.Writer
-	}
-	return &Lack{"CookieChanged", fmt.Sprintf("the cookie in Secret %s was changed%s at %s, and nodes such as %s run with the one before, so that nodes that start now cannot join them: "+
-		"put that back as the entry %s, as the environment variable EMQX_NODE__COOKIE of pod %s tells it",
-		s.EMQX.NodeCookieSecretName(), by, s.Cookie.Written.UTC().Format(time.RFC3339), pod.Node, resources.NodeCookieKey, pod.Name)}
 }
 
 func configProblem(s Snapshot) *Lack {
@@ -166,6 +123,9 @@ func superseded(s Snapshot) (Decision, bool) {
 	case v2beta1.PhaseProvisioning, v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown:
 		if to := s.upgradeStatus().To; to != s.target(Core).Revision && s.EMQX.Status.Upgrade != nil {
 			why := fmt.Sprintf("the specification changed: revision %s instead of %s", s.target(Core).Revision, to)
+			if s.target(Core).Replacement == to {
+				why = "the licence allows one node: revision " + to + " cannot be built beside the one that serves"
+			}
 			return advance(s, serve(s), v2beta1.PhasePending, why), true
 		}
 	case v2beta1.PhasePending, v2beta1.PhaseDone:

@@ -63,7 +63,15 @@ func (s *Snapshot) served(set Set) bool {
 		node := s.node(pod)
 		// Whoever made Services of his own may lead clients to every pod that is ready, at any moment.
 		unknown := pod.OnServing && (notAsked(node) || !resources.ServiceEnabled(s.EMQX, resources.Listeners))
-		return node.Info.LiveConnections.Value > 0 || node.Info.Connections.Value > 0 || unknown
+		told := node.Seen.IsZero() && s.toldOfClients(pod)
+		return node.Info.LiveConnections.Value > 0 || node.Info.Connections.Value > 0 || unknown || told
+	})
+}
+
+// toldOfClients reports whether clients were told of on a pod's node, by an operator before this one.
+func (s *Snapshot) toldOfClients(pod Pod) bool {
+	return slices.ContainsFunc(s.EMQX.Status.CoreNodes, func(told v2beta1.EMQXNode) bool {
+		return told.PodUID == pod.UID && (told.LiveConnections > 0 || told.Connections > 0)
 	})
 }
 
@@ -84,6 +92,8 @@ func occupied(s Snapshot, pod Pod) Lack {
 		return Lack{}
 	case node.Seen.IsZero() && node.Failure == "":
 		return Lack{"NodeNotAsked", "has not been asked yet"}
+	case node.Refusal != "":
+		return refused(s, node)
 	case !node.Known():
 		words := "does not answer" + silence(s, pod)
 		if s.unlisted(pod) {
@@ -232,8 +242,8 @@ func removeSet(s Snapshot, set Set, replicas int32) Group {
 
 // forgotten reports whether EMQX has forgotten all nodes that a set ever had.
 func forgotten(s Snapshot, set Set) bool {
-	for ordinal := range int(set.NodeCount) {
-		if !s.Observation.Left[set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal))] {
+	for ordinal := range set.NodeCount {
+		if !s.Observation.Left[set.nodeAt(ordinal)] {
 			return false
 		}
 	}
@@ -247,10 +257,10 @@ func absent(s Snapshot) []string {
 	for pod := range s.eachPod() {
 		exists[pod.Node] = !s.lost(pod)
 	}
-	var names []string
+	names := toForget(s)
 	for _, set := range s.Sets {
 		for ordinal := s.keeps(set); ordinal < set.NodeCount && !set.PodsUnseen; ordinal++ {
-			if node := set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal)); !exists[node] {
+			if node := set.nodeAt(ordinal); !exists[node] {
 				names = append(names, node)
 			}
 		}
@@ -259,7 +269,7 @@ func absent(s Snapshot) []string {
 			kept = max(kept, set.NodeCount) // Or are there.
 		}
 		for ordinal := range kept {
-			exists[set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal))] = true
+			exists[set.nodeAt(ordinal)] = true
 		}
 	}
 	for _, told := range s.EMQX.Status.CoreNodes {

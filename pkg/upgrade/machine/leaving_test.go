@@ -33,6 +33,11 @@ func TestServed(t *testing.T) {
 		{"a node has a session", []func(*Snapshot){closed, known(0, 1)}, true},
 		{"its nodes have nobody", []func(*Snapshot){closed, known(0, 0)}, false},
 		{"a gate is open and nobody was asked", nil, true},
+		{"clients were told of, on a node that was never heard of", []func(*Snapshot){closed, withNode("e-core-red-1", func(n *evacuate.NodeObservation) {
+			*n = evacuate.NodeObservation{Life: n.Life, Failure: "no answer"}
+		}), func(s *Snapshot) {
+			s.EMQX.Status.CoreNodes = []v2beta1.EMQXNode{{Node: "emqx@e-core-red-1.pods", PodUID: "red-1", Connections: 1}}
+		}}, true},
 		{"the status calls it current", []func(*Snapshot){closed, withCurrent("red"), func(s *Snapshot) { s.Services = nil }}, true},
 		{"another operator made it", []func(*Snapshot){closed, foreign("red")}, true},
 	} {

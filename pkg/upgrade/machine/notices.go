@@ -26,6 +26,10 @@ func notices(s Snapshot, set Set) []Lack {
 	for _, unknown := range s.Config.Unknown {
 		told = append(told, Lack{"ConfigNotKnown", unknown + ": ports that it opens, or closes, must be named in spec.listenersServiceTemplate"})
 	}
+	if lack, _ := keysNotLoaded(s); !lack.None() {
+		told = append(told, lack)
+	}
+	told = append(told, inPlaceNotices(s, set)...)
 	if set.ConfigHash != s.ConfigHash {
 		told = append(told, Lack{
 			Reason:  "ConfigNotApplied",

@@ -11,12 +11,16 @@ import (
 //	then       Pending
 func done(s Snapshot) Decision {
 	if why := difference(s); why != "" {
-		return advance(s, serve(s), v2beta1.PhasePending, why)
+		decision := advance(s, serve(s), v2beta1.PhasePending, why)
+		if set := s.targetSet(Core); set != nil && s.target(Core).Replacement != "" {
+			decision.Notices = inPlaceNotices(s, *set)
+		}
+		return decision
 	}
 	set := s.targetSet(Core)
 	decision := stay(s, serve(s))
 	switch lack := unready(s, *set); lack.Reason {
-	case nodeSilent, nodeNotAsked, unauthorized:
+	case nodeSilent, nodeNotAsked, unauthorized, forbidden, untrusted:
 		// Its pod is ready. Unknown is not down: it is said, and turns no condition.
 		decision.Unknown = lack
 	default:
@@ -26,6 +30,8 @@ func done(s Snapshot) Decision {
 		decision.Waiting = Lack{"PodsLeft", "pods of set " + set.Name + " that nobody asked for to be gone"}
 	}
 	decision.Notices = notices(s, *set)
+	_, left := keysNotLoaded(s)
+	decision.After = soonest(decision.After, left)
 	return decision
 }
 

@@ -28,7 +28,7 @@ func evacuating(s Snapshot) Decision {
 		return decision
 	}
 	follow(s, &upgrade)
-	pace := pace(s, upgrade)
+	pace := pace(s, upgrade, s.leaving())
 	held, left := holdReason(s, upgrade, pace), notEmpty(s)
 	goal := evacuation(s, plan(s, pace.Tick, !held.None()))
 	if left.None() && pace.Away <= max(1, maxUnavailable(s, upgrade.ClientsTotal)) {

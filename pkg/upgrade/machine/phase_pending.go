@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
@@ -9,8 +10,8 @@ import (
 
 // pending judges what the specification asks for against what is there.
 //
-//	waits for  other clusters to be upgraded, where not all may be at once; guards have seen to it that the specification is
-//	           valid and its revision known
+//	waits for  the licence to be known, where it decides what can be built; other clusters to be upgraded, where not all may
+//	           be at once; guards have seen to it that the specification is valid and its revision known
 //	does       adopts what another operator built; names what will change
 //	then       Provisioning, or Done when nothing changes
 func pending(s Snapshot) Decision {
@@ -23,8 +24,10 @@ func pending(s Snapshot) Decision {
 	if why == "" {
 		return finish(s, "the cluster is as the specification asks")
 	}
-	if lack := queued(s); !lack.None() {
-		return wait(s, serve(s), lack)
+	for _, lack := range []Lack{licenceUntold(s), queued(s)} {
+		if !lack.None() {
+			return wait(s, serve(s), lack)
+		}
 	}
 	decision := advance(s, serve(s), v2beta1.PhaseProvisioning, why)
 	began := s.upgradeStatus()
@@ -86,6 +89,10 @@ func difference(s Snapshot) string {
 			what = ": " + changes(serving.Intent, target.Intent)
 		}
 		return fmt.Sprintf("revision %s instead of %s%s%s", target.Revision, current, what, by)
+	case target.Replacement != "":
+		return fmt.Sprintf("revision %s: %s%s; %s", target.Replacement, changes(set.Intent, target.Intent), by, outage(*set))
+	case set != nil && slices.ContainsFunc(set.Pods, set.outdated):
+		return "the node of set " + set.Name + " is to be replaced in place"
 	case set == nil:
 		return "the set of revision " + target.Revision + " is gone"
 	case set.Replicas < target.Replicas:

@@ -18,11 +18,15 @@ func scalingDown(s Snapshot) Decision {
 		return wait(s, serve(s), lack)
 	}
 	// What has been evacuated keeps refusing clients until it is gone; what got clients again is evacuated again.
-	upgrade := s.upgradeStatus()
-	pace := pace(s, upgrade)
+	upgrade, leaving := s.upgradeStatus(), s.leaving()
+	if len(leaving) > 0 {
+		follow(s, &upgrade)
+	}
+	pace := pace(s, upgrade, leaving)
 	held := holdReason(s, upgrade, pace)
 	decision := stay(s, evacuation(s, plan(s, pace.Tick, !held.None())))
-	if len(s.leaving()) > 0 {
+	if len(leaving) > 0 {
+		decision.Upgrade.ClientsTotal, decision.Upgrade.ClientsTotalTime = upgrade.ClientsTotal, upgrade.ClientsTotalTime
 		hold(s, &decision.Upgrade, held)
 		if !held.None() {
 			decision.After = soonest(decision.After, nextLook(s)) // Time alone can end it.

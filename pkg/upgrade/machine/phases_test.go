@@ -48,16 +48,33 @@ func TestPhases(t *testing.T) {
 
 		// Provisioning
 		{"the set is made, after the configuration", upgrading(v2beta1.PhaseProvisioning, serving("blue"), without("green")), v2beta1.PhaseProvisioning, "to be created",
-			[]Action{ApplyConfigMap{"e-configs-green", "green"}, CreateSet{resources.CoreSet{Revision: "green", Replicas: 2, Ports: setOfTwo("green", testNow).Ports, Intent: `{"image":"b"}`, ConfigMap: "e-configs-green"}}}},
+			[]Action{ApplyConfigMap{"e-configs-green", "green"}, CreateSet{resources.CoreSet{Revision: "green", Template: "green", Replicas: 2, Ports: setOfTwo("green", testNow).Ports, Intent: `{"image":"b"}`, ConfigMap: "e-configs-green"}}}},
 		{"a set that is too small is enlarged", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Replicas, s.NodeCount, s.ServingSince, s.Pods = 1, 1, time.Time{}, s.Pods[:1] })), v2beta1.PhaseProvisioning, "to have 2 nodes",
 			[]Action{ScaleSet{SetRef: ref("green"), Replicas: 2, NodeCount: 2}}},
+		{"a set that never ran is made again when the configuration changes", upgrading(v2beta1.PhaseProvisioning, serving("blue"), neverRan("green")), v2beta1.PhaseProvisioning, "with the configuration of now",
+			[]Action{ScaleSet{SetRef: ref("green"), Replicas: 0, NodeCount: 2}}},
+		{"it goes when it has no pods, and EMQX keeps its nodes", upgrading(v2beta1.PhaseProvisioning, serving("blue"), neverRan("green"), withSet("green", func(s *Set) { s.Replicas, s.Pods = 0, nil })),
+			v2beta1.PhaseProvisioning, "with the configuration of now", []Action{DeleteSet{ref("green")}}},
+		{"not while it has pods that have not been seen", upgrading(v2beta1.PhaseProvisioning, serving("blue"), neverRan("green"), withSet("green", func(s *Set) { s.Pods, s.PodsUnseen = nil, true })),
+			v2beta1.PhaseProvisioning, "with the configuration of now", nil},
+		{"one of which a node runs is not", upgrading(v2beta1.PhaseProvisioning, serving("blue"), neverRan("green"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady, p.ContainerRunning = true, true }),
+			withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure = "" })), v2beta1.PhaseProvisioning, "0/2",
+			[]Action{SetGate{Pod: "e-core-green-0", UID: "green-0", Serving: true, Container: "c1", Message: "the node runs in its cluster"}}},
+		{"the side that an upgrade before led to is lost: the Services go back", upgrading(v2beta1.PhaseProvisioning, leadingTo("red"), unready2("green")), v2beta1.PhaseProvisioning, "go back to revision blue", []Action{
+			ApplyService{Kind: resources.Listeners, Revision: "blue", Ports: setOfTwo("blue", testNow).Ports},
+			ApplyService{Kind: resources.Dashboard, Revision: "blue", Ports: setOfTwo("blue", testNow).Ports},
+		}},
+		{"as long as a pod of it is ready they stay", upgrading(v2beta1.PhaseProvisioning, leadingTo("red"), withPod("e-core-green-0", func(p *Pod) { p.Ready = false })), v2beta1.PhaseProvisioning, "to be created",
+			[]Action{ApplyConfigMap{"e-configs-red", "red"}, CreateSet{resources.CoreSet{Revision: "red", Template: "red", Replicas: 2, Ports: setOfTwo("green", testNow).Ports, ConfigMap: "e-configs-red"}}}},
 		{"all is ready", upgrading(v2beta1.PhaseProvisioning, serving("blue")), v2beta1.PhaseSwitching, "", nil},
 		{"a pod is missing", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Pods = s.Pods[:1] })), v2beta1.PhaseProvisioning, "1/2: e-core-green-1 is not created yet; the events of StatefulSet e-core-green say why", nil},
 		{"a pod is missing a moment after", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withSet("green", func(s *Set) { s.Pods = s.Pods[:1] }), withUpgrade(func(u *v2beta1.UpgradeStatus) { u.PhaseStartedTime = at(testNow.Add(-time.Second)) })), v2beta1.PhaseProvisioning, "1/2: e-core-green-1 is not created yet", nil},
 		{"a pod has trouble", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-1", func(p *Pod) { p.Trouble = "ImagePullBackOff" })), v2beta1.PhaseProvisioning, "e-core-green-1 has trouble: ImagePullBackOff", nil},
 		{"a pod is not ready", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withPod("e-core-green-0", func(p *Pod) { p.ContainersReady = false })), v2beta1.PhaseProvisioning, "e-core-green-0 is starting", nil},
 		{"a node is silent", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", silentNode)), v2beta1.PhaseProvisioning, "does not answer", nil},
-		{"a node does not know the key", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure, n.Unauthorized = "401", true })), v2beta1.PhaseProvisioning, "does not know the operator's API key", nil},
+		{"a node does not know the key", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure, n.Refusal = "401", evacuate.Unauthorized })), v2beta1.PhaseProvisioning, "does not know the operator's API key: 401; a core node reads Secret e-bootstrap-api-key when it starts", nil},
+		{"a node has a certificate that is not trusted", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure, n.Refusal = "x509", evacuate.Untrusted })), v2beta1.PhaseProvisioning, "cannot be asked: x509; spec.apiTLS says whom the operator trusts", nil},
+		{"a node does not let the key do what it has to", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Failure, n.Refusal = "403", evacuate.Forbidden })), v2beta1.PhaseProvisioning, "does not let the operator's API key do what it has to: 403", nil},
 		{"a node refuses clients", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Available = false })), v2beta1.PhaseProvisioning, "refuses clients", nil},
 		{"a listener is down", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Listeners = nil })), v2beta1.PhaseProvisioning, "listener tcp:default", nil},
 		{"a node is alone", upgrading(v2beta1.PhaseProvisioning, serving("blue"), withNode("e-core-green-0", func(n *evacuate.NodeObservation) { n.Members = []string{"emqx@e-core-green-0.pods"} })), v2beta1.PhaseProvisioning, "does not see", nil},
@@ -135,6 +152,8 @@ func TestPhases(t *testing.T) {
 		{"held time does not count", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", clients(3, 5)), withDeadline(60), withUpgrade(func(u *v2beta1.UpgradeStatus) {
 			u.HeldTime = at(testNow.Add(-time.Second))
 		})), v2beta1.PhaseEvacuating, "has 3 clients", nil},
+		{"an old node that refuses the key is not called lost", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", func(n *evacuate.NodeObservation) { n.Failure, n.Refusal = "401", evacuate.Unauthorized })),
+			v2beta1.PhaseEvacuating, "1 leaving nodes to be empty: emqx@e-core-blue-0.pods does not know the operator's API key: 401; a core node reads", nil},
 		{"more clients are away than may be", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-green-0", clients(3, 3))), v2beta1.PhaseEvacuating, "2 of 10 are away", nil},
 		{"somebody pointed the Services elsewhere", upgrading(v2beta1.PhaseEvacuating, serving("blue")), v2beta1.PhasePending, "", nil},
 
@@ -168,7 +187,10 @@ func TestPhases(t *testing.T) {
 		{"what belongs to no revision was lost", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) {
 			s.KeysSecret, s.Headless = Missing, Missing
 			delete(s.ConfigMaps, "e-configs-green")
-		}), v2beta1.PhaseDone, "", []Action{ApplyConfigMap{"e-configs-green", "green"}, CreateKeysSecret{}, ApplyHeadlessService{}}},
+		}), v2beta1.PhaseDone, "", []Action{ApplyConfigMap{"e-configs-green", "green"}, WriteKeysSecret{}, ApplyHeadlessService{}}},
+		{"the Secret of the API keys is not what it shall be", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.Keys.Outdated = true }), v2beta1.PhaseDone, "", []Action{WriteKeysSecret{}}},
+		{"nor while an upgrade is under way", upgrading(v2beta1.PhaseEvacuating, evacuatedBlue, withNode("e-core-blue-0", clients(3, 5)), func(s *Snapshot) { s.Keys.Outdated = true }), v2beta1.PhaseEvacuating, "has 3 clients", []Action{WriteKeysSecret{}}},
+		{"one that cannot be had is no reason to write the others", upgrading(v2beta1.PhaseDone, without("blue"), func(s *Snapshot) { s.Keys.Outdated, s.Keys.Problem = true, "it is not there" }), v2beta1.PhaseDone, "", nil},
 		{"a set was scaled by a stranger", upgrading(v2beta1.PhaseDone, without("blue"), withSet("green", func(s *Set) { s.Replicas, s.NodeCount = 5, 5 })), v2beta1.PhaseDone, "",
 			[]Action{ScaleSet{SetRef: ref("green"), Replicas: 2, NodeCount: 5}}},
 		{"the nodes that it had then have left EMQX", upgrading(v2beta1.PhaseDone, without("blue"), withSet("green", func(s *Set) { s.NodeCount = 3 }), func(s *Snapshot) {

@@ -19,7 +19,9 @@ const (
 	podTrouble     = "PodTrouble"
 	podMissing     = "PodMissing"
 	podDeleting    = "PodDeleting"
-	unauthorized   = "Unauthorized"
+	unauthorized   = string(evacuate.Unauthorized)
+	forbidden      = string(evacuate.Forbidden)
+	untrusted      = string(evacuate.Untrusted)
 	podStarting    = "PodStarting"
 	nodeSilent     = "NodeSilent"
 	nodeNotRunning = "NodeNotRunning"
@@ -33,7 +35,7 @@ const (
 )
 
 func tellingFirst() []string {
-	return []string{podTrouble, podMissing, podDeleting, unauthorized, podStarting, nodeSilent, nodeNotRunning, nodeEvacuated,
+	return []string{podTrouble, podMissing, podDeleting, unauthorized, forbidden, untrusted, podStarting, nodeSilent, nodeNotRunning, nodeEvacuated,
 		nodeApart, listenerDown, gateClosed, nodeNotAsked}
 }
 
@@ -67,20 +69,24 @@ func unready(s Snapshot, set Set) Lack {
 func lacks(s Snapshot, set Set, pod Pod) Lack {
 	node := s.node(pod)
 	switch {
+	case pod.Deleting && untilForgotten(pod):
+		return Lack{podDeleting, startsAnew(s, pod)}
 	case pod.Deleting:
 		return Lack{podDeleting, "is being deleted" + kept(pod.Finalizers)}
 	case pod.Trouble != "":
 		return Lack{podTrouble, "has trouble: " + pod.Trouble + suspectPort(s)}
 	case !pod.ContainersReady:
 		return Lack{podStarting, "is starting" + suspectPort(s)}
-	case node.Unauthorized:
-		return Lack{unauthorized, "does not know the operator's API key: " + node.Failure}
+	case node.Refusal != "":
+		return refused(s, node)
 	case notAsked(node):
 		return Lack{nodeNotAsked, "has not been asked yet"}
 	case !node.Known():
 		return Lack{nodeSilent, "does not answer" + silence(s, pod)}
 	case !node.Running():
 		return Lack{nodeNotRunning, "runs, but its EMQX is " + node.Info.Status}
+	case !node.Available && s.leftAlone(pod):
+		return Lack{nodeEvacuated, "is evacuated by somebody else: it is left alone until an upgrade or a drain needs it; `emqx ctl rebalance stop` in pod " + pod.Name + " ends that"}
 	case !node.Available:
 		return Lack{nodeEvacuated, "refuses clients, because an evacuation of it runs"}
 	}
@@ -99,6 +105,24 @@ func lacks(s Snapshot, set Set, pod Pod) Lack {
 		return Lack{gateClosed, "waits for its readiness gate"}
 	}
 	return Lack{}
+}
+
+// refused says why a node that answers tells nothing, and what helps.
+func refused(s Snapshot, node evacuate.NodeObservation) Lack {
+	lack := Lack{Reason: string(node.Refusal)}
+	secret := s.EMQX.BootstrapAPIKeySecretName()
+	switch node.Refusal {
+	case evacuate.Unauthorized:
+		lack.Message = fmt.Sprintf("does not know the operator's API key: %s; a core node reads Secret %s when it starts and tells the others: "+
+			"delete one pod, or put back the key that they know", node.Failure, secret)
+	case evacuate.Forbidden:
+		lack.Message = fmt.Sprintf("does not let the operator's API key do what it has to: %s; somebody changed the key in EMQX: "+
+			"a core node that starts gives it back what Secret %s says, so delete one pod", node.Failure, secret)
+	case evacuate.Untrusted:
+		lack.Message = "cannot be asked: " + node.Failure +
+			"; spec.apiTLS says whom the operator trusts: the Secret with the CA in caSecretName and the name of the certificate in serverName, or insecureSkipVerify"
+	}
+	return lack
 }
 
 // notAsked reports whether nothing was heard of a node because it was never asked.
@@ -138,7 +162,7 @@ func anySilent(s Snapshot, heldFor string) Lack {
 // itself counts it as stopped, or its container has ended. When nobody answers who could tell, one that was let serve is.
 func silent(s Snapshot, pod Pod) bool {
 	node := s.node(pod)
-	if !pod.ContainerRunning || node.Known() || node.Unauthorized || notAsked(node) {
+	if !pod.ContainerRunning || node.Known() || node.Refusal != "" || notAsked(node) {
 		return false
 	}
 	listed, witnesses := s.listed(pod)

@@ -78,20 +78,46 @@ func IntentOf(emqx *v2beta1.EMQX, ports resources.Ports) (string, error) {
 	return string(data), nil
 }
 
-// TargetOf is the target that a resource asks for its core nodes: a set that stands for the same, whatever its name, or
-// else a new revision that is named by the hash of its intent.
-func TargetOf(emqx *v2beta1.EMQX, ports resources.Ports, sets []Set) (Target, error) {
-	asked, err := IntentOf(emqx, ports)
+// TargetOf is the target that a resource asks for its core nodes: a set that stands for the same, whatever its name; or else
+// a new revision that is named by the hash of its intent, or the set that serves when its node is to be replaced in place. It
+// reads of the Snapshot all but what is wanted.
+func TargetOf(s *Snapshot) (Target, error) {
+	asked, err := IntentOf(s.EMQX, s.Config.Ports)
 	if err != nil {
 		return Target{}, err
 	}
-	target := Target{Intent: asked, Replicas: wantedReplicas(emqx)}
-	if set := realized(emqx, sets, asked); set != nil {
-		target.Revision = set.Revision
-		return target, nil
+	target := Target{Intent: asked, Replicas: wantedReplicas(s.EMQX)}
+	made, replaced := realized(s.EMQX, s.Sets, asked), s.replacedInPlace(asked)
+	switch {
+	case made != nil && (replaced == nil || replaced.UID == made.UID || s.served(*made)):
+		target.Revision = made.Revision
+	case replaced != nil:
+		target.Revision = replaced.Revision
+		target.Replacement, err = resources.Hash(json.RawMessage(asked))
+	default:
+		target.Revision, err = s.newName(asked)
 	}
-	target.Revision, err = resources.Hash(json.RawMessage(asked))
 	return target, err
+}
+
+// newName is the name of a revision of which there is no set: the hash of its intent or, while that is the name of a set which
+// stands for another, of the intent and a number.
+func (s *Snapshot) newName(asked string) (string, error) {
+	name, err := resources.Hash(json.RawMessage(asked))
+	for collisions := 1; err == nil && s.standsForAnother(name); collisions++ {
+		name, err = resources.Hash(struct {
+			Intent     json.RawMessage
+			Collisions int
+		}{json.RawMessage(asked), collisions})
+	}
+	return name, err
+}
+
+// standsForAnother reports whether there is a set of a revision's name that stands for something else by now: its node was
+// replaced in place.
+func (s *Snapshot) standsForAnother(revision string) bool {
+	set := s.set(revision)
+	return set != nil && !set.foreign() && set.Template != "" && set.Template != revision
 }
 
 func wantedReplicas(emqx *v2beta1.EMQX) int32 {
@@ -100,6 +126,9 @@ func wantedReplicas(emqx *v2beta1.EMQX) int32 {
 	}
 	return 1
 }
+
+// sameClaim reports whether two intents ask for the same volume.
+func sameClaim(a, b intent) bool { return equality.Semantic.DeepEqual(a.VolumeClaim, b.VolumeClaim) }
 
 // sameIntent reports whether two intents mean the same: decoded with today's types, and but for fields that the version
 // which wrote one of them did not know.
@@ -142,25 +171,27 @@ func introducedAfter(version int, introduced map[int][]string) []string {
 	return paths
 }
 
+// readIntents are those that were read last: what a text says never changes.
+var readIntents = resources.NewDecoded[intent](256) //nolint:gochecknoglobals // It changes no decision, only what one costs.
+
 // decodeIntent reads an intent but for some fields.
 func decodeIntent(text string, without []string) (intent, error) {
-	data := []byte(text)
-	if len(without) > 0 {
-		fields := map[string]any{}
-		err := json.Unmarshal(data, &fields)
-		for _, path := range without {
-			remove(fields, strings.Split(path, "."))
-		}
-		if err == nil {
-			data, err = json.Marshal(fields)
-		}
-		if err != nil {
-			return intent{}, err
-		}
+	if len(without) == 0 {
+		return readIntents.Of(text)
 	}
-	var decoded intent
-	err := json.Unmarshal(data, &decoded)
-	return decoded, err
+	fields := map[string]any{}
+	err := json.Unmarshal([]byte(text), &fields)
+	for _, path := range without {
+		remove(fields, strings.Split(path, "."))
+	}
+	if err != nil {
+		return intent{}, err
+	}
+	data, err := json.Marshal(fields)
+	if err != nil {
+		return intent{}, err
+	}
+	return readIntents.Of(string(data))
 }
 
 // remove takes the field at a path out of a value.

@@ -35,7 +35,7 @@ func revision(t *testing.T, change func(*v2beta1.EMQX)) string {
 	change(emqx)
 	config, err := resources.ConfigOf(emqx)
 	require.NoError(t, err)
-	got, err := TargetOf(emqx, config.Ports, nil)
+	got, err := TargetOf(&Snapshot{EMQX: emqx, Config: config})
 	require.NoError(t, err)
 	return got.Revision
 }
@@ -113,7 +113,7 @@ func TestRevisionOfVolumes(t *testing.T) {
 		{"none any more", with(""), false},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
-			target, err := TargetOf(test.emqx, resources.Ports{}, sets)
+			target, err := TargetOf(&Snapshot{EMQX: test.emqx, Sets: sets})
 			require.NoError(t, err)
 			require.Equal(t, test.same, target.Revision == "before")
 		})
@@ -121,7 +121,7 @@ func TestRevisionOfVolumes(t *testing.T) {
 	without, err := IntentOf(with(""), resources.Ports{})
 	require.NoError(t, err)
 	require.NotContains(t, without, "olume", "an intent without volumes is as it was before there were any")
-	target, err := TargetOf(with("1Gi"), resources.Ports{}, []Set{{Revision: "before", Intent: without}})
+	target, err := TargetOf(&Snapshot{EMQX: with("1Gi"), Sets: []Set{{Revision: "before", Intent: without}}})
 	require.NoError(t, err)
 	require.NotEqual(t, "before", target.Revision, "a set of a version that knew none has none")
 	require.Equal(t, "coreTemplate.spec.volumeClaimTemplates", changes(without, asked))

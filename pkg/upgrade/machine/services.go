@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -139,6 +140,18 @@ func haven(s Snapshot) *Set {
 		}
 	}
 	return nil
+}
+
+// fallBack has the Services lead back to a set that is whole, while the target is being built and none of the pods that they lead to
+// takes clients any more: an earlier upgrade was given up after its switch.
+func fallBack(s Snapshot) (Decision, bool) {
+	current, back := s.set(s.currentRevision()), haven(s)
+	if current == nil || back == nil || current.Revision == s.serviceRevision() || current.Revision == back.Revision ||
+		slices.ContainsFunc(current.Pods, func(pod Pod) bool { return pod.Ready && !pod.Deleting }) {
+		return Decision{}, false
+	}
+	lack := Lack{"ServingLost", fmt.Sprintf("the Services to go back to revision %s: no pod of revision %s is ready any more", back.Revision, current.Revision)}
+	return do(s, serve(s), lack, pointServices(s, *back)...), true
 }
 
 // retreat has the Services lead back to the side that serves, when the target is lost after the switch; false when that is

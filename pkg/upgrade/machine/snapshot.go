@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
@@ -41,12 +44,18 @@ type Snapshot struct {
 	Headless, CookieSecret, KeysSecret ObjectState
 	// Cookie is the one that the cookie's Secret holds now.
 	Cookie Cookie
+	// Keys are how the API keys in the keys' Secret stand.
+	Keys Keys
+	// Trust is whom to trust where nodes are asked over HTTPS.
+	Trust emqx.Trust
 	// Claims are those of the volumes of core nodes, by name.
 	Claims []Claim
 	// Taken are the names that the cluster needs and that something else has.
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.
 	Observation evacuate.Observation
+	// NodesWatched tells that it is known which Kubernetes nodes are drained.
+	NodesWatched bool
 	// MaxUpgrades is how many clusters of the operator may be upgraded at the same time; zero means any number. Others are
 	// those that are, but for this one.
 	MaxUpgrades int
@@ -67,7 +76,13 @@ type Target struct {
 	Intent string
 	// Replicas is the number of nodes.
 	Replicas int32
+	// Replacement is the name that the revision would have, when the set that has its name now stands for another intent and
+	// is to get this one: its node is replaced in place. Empty otherwise.
+	Replacement string
 }
+
+// Name tells the revision from all others, also from the one that is replaced by it in place.
+func (t Target) Name() string { return cmp.Or(t.Replacement, t.Revision) }
 
 // ObjectState tells how an object stands to what it shall be.
 type ObjectState int
@@ -83,15 +98,6 @@ const (
 	// Current: it is as it shall be.
 	Current
 )
-
-// Cookie is what is known of a node cookie: never the cookie itself.
-type Cookie struct {
-	// Digest tells it from another; empty when it is not known.
-	Digest string
-	// Writer is the field manager that wrote it, empty when unknown, and Written when.
-	Writer  string
-	Written time.Time
-}
 
 // Taken is an object that has a name which the cluster needs, and is not the cluster's.
 type Taken struct {
@@ -168,6 +174,10 @@ type Set struct {
 	Image string
 	// CookieDigest is that of the cookie that it was made with; empty when unknown.
 	CookieDigest string
+	// LiveKeys tells that what is written to the Secret of the API keys comes into its pods while they run.
+	LiveKeys bool
+	// Template is the revision that its template was last written for; empty when that was never said.
+	Template string
 	// Domain is the DNS domain of its pods: the node of a pod is emqx@POD.DOMAIN.
 	Domain string
 	// Deleting tells that it is being deleted.
@@ -185,6 +195,11 @@ type Set struct {
 // NodeName is the name of the EMQX node in a pod of the set.
 func (set Set) NodeName(pod string) string { return "emqx@" + pod + "." + set.Domain }
 
+// nodeAt is the name of the EMQX node in the pod of an ordinal, whether there is one or not.
+func (set Set) nodeAt(ordinal int32) string {
+	return set.NodeName(fmt.Sprintf("%s-%d", set.Name, ordinal))
+}
+
 // Pod is a pod of a set.
 type Pod struct {
 	Name     string
@@ -195,6 +210,8 @@ type Pod struct {
 	Revision string
 	// Node is the name of its EMQX node.
 	Node string
+	// Template is the revision that its set's template was written for when it was made; empty when that was not said.
+	Template string
 	// Ready is the pod's condition, gate included; ContainersReady is without the gate.
 	Ready, ContainersReady bool
 	// OnServing is the gate, and GateContainer the container that it was opened for; empty when unknown.
@@ -211,6 +228,17 @@ type Pod struct {
 	Finalizers []string
 	// UnreachableSince is since when nothing was heard of the kubelet of its Kubernetes node; zero while that is heard of.
 	UnreachableSince time.Time
+	// KubernetesNode is the name of the Kubernetes node that it is on, empty for none, and Drained tells that the latter is drained.
+	KubernetesNode string
+	Drained        bool
+	// LetGo tells that it may be evicted: the budget protects it no more.
+	LetGo bool
+	// Created is when it was made.
+	Created time.Time
+	// StartTime is how long it took from when it was made until it was ready; zero when that is not known.
+	StartTime time.Duration
+	// OneNodeLicence tells that EMQX ended in it because the licence allows one node.
+	OneNodeLicence bool
 	// Trouble is why its containers do not run, in Kubernetes' words; empty when there is nothing to say.
 	Trouble string
 }
@@ -265,6 +293,9 @@ func (s *Snapshot) setOfPod(uid types.UID) *Set {
 	return nil
 }
 
+// Has reports whether a pod is one of the cluster's.
+func (s *Snapshot) Has(pod types.UID) bool { return s.setOfPod(pod) != nil }
+
 // pods are the pods of all sets.
 func (s *Snapshot) pods() []Pod {
 	count := 0
@@ -292,6 +323,15 @@ func (s *Snapshot) anyRuns() bool {
 	return slices.ContainsFunc(s.pods(), func(pod Pod) bool { return pod.ContainerRunning })
 }
 
+// byNode are the pods by the names of their nodes.
+func (s *Snapshot) byNode() map[string]Pod {
+	pods := map[string]Pod{}
+	for pod := range s.eachPod() {
+		pods[pod.Node] = pod
+	}
+	return pods
+}
+
 // node is what is known of a pod's node. What was observed of it before its container was started again says nothing of it now.
 func (s *Snapshot) node(pod Pod) evacuate.NodeObservation {
 	if node := s.Observation.Nodes[pod.Node]; node.Life == pod.Container {
@@ -310,51 +350,6 @@ func (s *Snapshot) freshNode(pod Pod) evacuate.NodeObservation {
 		node.Failure = "it was not asked since"
 	}
 	return node
-}
-
-// stopped reports whether a pod's node is known not to run: the kubelet says that its container does not run, and no node
-// that answers counts it among the running. Silence alone proves nothing.
-func (s *Snapshot) stopped(pod Pod) bool {
-	return !pod.ContainerRunning && s.unlisted(pod) || s.lost(pod)
-}
-
-// lost reports whether a leaving pod counts as gone although Kubernetes still has it: its Kubernetes node has been unreachable
-// for as long as the user tolerates, and EMQX counts its node as stopped.
-func (s *Snapshot) lost(pod Pod) bool {
-	left, tolerated := s.tolerance(pod)
-	return tolerated && left <= 0 && s.unlisted(pod) && !s.freshNode(pod).Known()
-}
-
-// tolerance is for how long a leaving pod on an unreachable Kubernetes node is still waited for; false when it is on none, or
-// without end.
-func (s *Snapshot) tolerance(pod Pod) (time.Duration, bool) {
-	seconds := s.updateStrategy().UnreachableTolerationSeconds
-	if seconds == nil || pod.UnreachableSince.IsZero() || !s.leaves(pod) {
-		return 0, false
-	}
-	return pod.UnreachableSince.Add(time.Duration(*seconds) * time.Second).Sub(s.Now), true
-}
-
-// remaining are the pods of a set that do not count as gone.
-func (s *Snapshot) remaining(set Set) []Pod { return slices.DeleteFunc(slices.Clone(set.Pods), s.lost) }
-
-// unlisted reports whether EMQX itself counts a pod's node as stopped: other nodes answer, and each leaves it out of its
-// cluster. A node that is cut off may have its clients all the same.
-func (s *Snapshot) unlisted(pod Pod) bool {
-	listed, witnesses := s.listed(pod)
-	return witnesses > 0 && !listed
-}
-
-// listed reports whether any other node that answers counts a pod's node among the running of its cluster, and how many
-// answer.
-func (s *Snapshot) listed(pod Pod) (listed bool, witnesses int) {
-	for other := range s.eachPod() {
-		if witness := s.freshNode(other); other.UID != pod.UID && witness.Running() {
-			witnesses++
-			listed = listed || slices.Contains(witness.Members, pod.Node)
-		}
-	}
-	return listed, witnesses
 }
 
 // updateStrategy is how an upgrade is made.

@@ -47,8 +47,10 @@ func StatusOf(s Snapshot, d Decision, failures ...Failure) v2beta1.EMQXStatus {
 		CoreNodes:             coreNodes(s),
 		CoreNodesStatus:       coreNodesStatus(s, d),
 		NodeEvacuationsStatus: evacuations(s),
+		EvacuationsToStop:     evacuationsToStop(s, d),
 		DSReplication:         storageStatus(s),
 		Upgrade:               upgradeOf(s, d),
+		Drain:                 d.Drain,
 	}
 	status.Conditions = conditions(s, d, failures...)
 	status.State = stateWord(d, status.Conditions)
@@ -103,6 +105,9 @@ func coreNodes(s Snapshot) []v2beta1.EMQXNode {
 				node.Role, node.Version, node.Edition, node.OTPRelease = info.Role, info.Version, info.Edition, info.OTPRelease
 				node.Connections, node.LiveConnections = info.Connections.Value, info.LiveConnections.Value
 			}
+			if s.mayBeLost(set, pod) && s.remade(pod) {
+				node.PodUID = told[pod.Node].PodUID // Until it runs: so it is remembered that its disk is another.
+			}
 			switch {
 			case observed.Known():
 				node.NodeStatus = observed.Info.Status
@@ -118,11 +123,11 @@ func coreNodes(s Snapshot) []v2beta1.EMQXNode {
 	return append(nodes, goneNodes(s)...)
 }
 
-// goneNodes are those whose pods have gone and that EMQX has not forgotten yet: as long as they are told, they are not
-// forgotten here either.
+// goneNodes are those whose pods have gone and that EMQX has not forgotten yet, or whose pods are about to be made again: as long as
+// they are told, they are not forgotten here either.
 func goneNodes(s Snapshot) []v2beta1.EMQXNode {
 	var nodes []v2beta1.EMQXNode
-	missing := absent(s)
+	missing := append(absent(s), s.keptNodes()...)
 	for _, told := range s.EMQX.Status.CoreNodes {
 		if slices.ContainsFunc(s.pods(), func(pod Pod) bool { return pod.Node == told.Node }) {
 			continue // It counts as gone, and is told with its pod.
@@ -215,14 +220,44 @@ func upgradeOf(s Snapshot, d Decision) *v2beta1.UpgradeStatus {
 		upgrade.ClientsPerSecond = evacuate.Rate(leaving, s.Now, rateWindow)
 		upgrade.EstimatedEndTime = estimatedEnd(s, d, leaving, upgrade.ClientsPerSecond)
 	}
+	if d.Phase == v2beta1.PhaseScalingDown {
+		moveReplicas(s, &upgrade)
+	}
 	if equality.Semantic.DeepEqual(upgrade, v2beta1.UpgradeStatus{}) {
 		return nil
 	}
 	return &upgrade
 }
 
-// estimatedEnd is when the leaving nodes will be empty, to the second. There is none while nothing moves. The last estimate
-// stands while it is about right: a status that differs in nothing else need not be written.
+// moveReplicas tells how far the move of replicas off the leaving nodes is and, at the pace so far, when it will be over.
+func moveReplicas(s Snapshot, upgrade *v2beta1.UpgradeStatus) {
+	storage := s.Observation.Storage
+	if !storage.Known() || upgrade.PhaseStartedTime == nil || storage.Seen.Before(upgrade.PhaseStartedTime.Time) {
+		return
+	}
+	var left int64
+	for _, pod := range s.leavingPods() {
+		left += int64(storage.Holds(pod.Node))
+	}
+	upgrade.ReplicasTotal = max(upgrade.ReplicasTotal, left)
+	upgrade.ReplicasMoved = upgrade.ReplicasTotal - left
+	if left > 0 && upgrade.ReplicasMoved > 0 {
+		took := s.Now.Sub(upgrade.PhaseStartedTime.Time)
+		upgrade.EstimatedEndTime = about(s, s.Now.Add(took*time.Duration(left)/time.Duration(upgrade.ReplicasMoved)))
+	}
+}
+
+// about is an estimate to the second. The last stands while it is about right: a status that differs in nothing else need not be
+// written.
+func about(s Snapshot, end time.Time) *metav1.Time {
+	estimate := metav1.NewTime(end.Truncate(time.Second).Add(time.Second))
+	if last := s.upgradeStatus().EstimatedEndTime; last != nil && last.After(s.Now) && estimate.Sub(last.Time).Abs() <= 2*time.Second {
+		return last
+	}
+	return &estimate
+}
+
+// estimatedEnd is when the leaving nodes will be empty. There is none while nothing moves.
 func estimatedEnd(s Snapshot, d Decision, leaving []evacuate.NodeObservation, perSecond int64) *metav1.Time {
 	var live int64
 	for _, node := range leaving {
@@ -232,12 +267,7 @@ func estimatedEnd(s Snapshot, d Decision, leaving []evacuate.NodeObservation, pe
 	if d.Upgrade.ConnEvictRate == 0 || d.Upgrade.HeldTime != nil || d.Paused || stands {
 		return nil
 	}
-	remaining := evacuate.Remaining(leaving, courseOf(s, d))
-	end := metav1.NewTime(s.Now.Add(remaining).Truncate(time.Second).Add(time.Second))
-	if last := s.upgradeStatus().EstimatedEndTime; last != nil && last.After(s.Now) && end.Sub(last.Time).Abs() <= 2*time.Second {
-		return last
-	}
-	return &end
+	return about(s, s.Now.Add(evacuate.Remaining(leaving, courseOf(s, d))))
 }
 
 // courseOf is how the evacuation is expected to go on: at its present rate or, while it has just begun and nobody knows yet how

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -18,7 +19,7 @@ import (
 
 // storageGoal is where replicas shall be. At rest they are on all cores that stay, so that one of them can be lost; while the
 // old nodes are taken away they are moved off them first. In all other phases they stay where they are, but for those on nodes
-// that never served and leave.
+// that never served and leave, and on one whose disk goes with its pod when that leaves its Kubernetes node, or is lost.
 func storageGoal(s Snapshot) evacuate.StorageGoal {
 	goal := evacuate.StorageGoal{Leaving: nodesOfPods(s.leavingPods()), Busy: s.phase() == v2beta1.PhaseScalingDown}
 	switch s.phase() {
@@ -34,15 +35,30 @@ func storageGoal(s Snapshot) evacuate.StorageGoal {
 			}
 		}
 	}
+	if lost := s.lostDisks(); len(lost) > 0 {
+		if len(goal.Holders) == 0 {
+			goal.Holders = s.survivors(lost)
+		}
+		goal.Busy, goal.Leaving = true, append(goal.Leaving, nodesOfPods(lost)...)
+	}
+	goal.Busy = goal.Busy || s.mayHaveLostDisks()
+	if pod, set := s.moving(); pod != nil && !hasVolume(*set) {
+		if len(goal.Holders) == 0 {
+			goal.Holders = nodesOfPods(set.Pods)
+		}
+		goal.Holders = slices.DeleteFunc(goal.Holders, func(node string) bool { return node == pod.Node })
+		goal.Leaving = append(goal.Leaving, pod.Node)
+		goal.Busy = true
+	}
 	if s.updateStrategy().Paused {
 		goal.Holders = nil
 	}
 	return goal
 }
 
-// allRun reports whether there are so many pods, and all their nodes run.
+// allRun reports whether there are so many pods, all their nodes run, and none is on its way out: what is on its disk may go with it.
 func allRun(s Snapshot, pods []Pod, count int) bool {
-	return len(pods) == count && !slices.ContainsFunc(pods, func(pod Pod) bool { return !s.node(pod).Running() })
+	return len(pods) == count && !slices.ContainsFunc(pods, func(pod Pod) bool { return pod.Deleting || !s.node(pod).Running() })
 }
 
 // holdersBeside are the nodes that served while a set that never did is taken away; none when that holds nothing.
@@ -53,7 +69,7 @@ func holdersBeside(s Snapshot, leaving Set) []string {
 	var holders []string
 	for _, set := range s.Sets {
 		if s.served(set) {
-			holders = append(holders, nodesOfPods(set.Pods)...)
+			holders = append(holders, nodesOfPods(slices.DeleteFunc(slices.Clone(set.Pods), untilForgotten))...)
 		}
 	}
 	slices.Sort(holders)
@@ -73,6 +89,9 @@ func nodesOfPods(pods []Pod) []string {
 // nodes. One that does not run and is not known to hold any is no reason to wait; of one that nobody has asked yet, as after a
 // start of the operator, that is not known.
 func heldBack(s Snapshot, set Set) Lack {
+	if s.endedByLicence() {
+		return Lack{} // It was never in one cluster with what serves, and has nothing of that.
+	}
 	for _, pod := range set.Pods {
 		node := s.node(pod)
 		unknown := pod.ContainerRunning && notAsked(node)
@@ -89,9 +108,18 @@ func heldBack(s Snapshot, set Set) Lack {
 // holding says why a leaving node's data keeps its pod: replicas of durable storage, or that nobody knows yet whether it holds
 // any. No deadline ends that.
 func holding(s Snapshot, pod Pod) Lack {
+	var since time.Time
+	if phase := s.upgradeStatus().PhaseStartedTime; phase != nil {
+		since = phase.Time
+	}
+	return holdingSince(s, pod, since)
+}
+
+// holdingSince is holding, by what was told since a time.
+func holdingSince(s Snapshot, pod Pod, since time.Time) Lack {
 	storage := s.Observation.Storage
-	switch since := s.upgradeStatus().PhaseStartedTime; {
-	case storage.Seen.IsZero() && storage.Failure == "", since != nil && storage.Failure == "" && storage.Seen.Before(since.Time):
+	switch {
+	case storage.Seen.IsZero() && storage.Failure == "", storage.Failure == "" && storage.Seen.Before(since):
 		return Lack{"StorageNotAsked", "may hold replicas of durable storage, which has not been asked about yet"}
 	case !storage.Known():
 		return Lack{"StorageSilent", "may hold replicas of durable storage: " + storage.Failure}

@@ -195,3 +195,45 @@ func TestUnaskedNodeIsHeldBack(t *testing.T) {
 		require.Empty(t, held(started(change)))
 	}
 }
+
+// TestMoveOfReplicas: how far it is, and when it will be over at the pace so far.
+func TestMoveOfReplicas(t *testing.T) {
+	evacuated := func(s *Snapshot) {
+		for _, pod := range []string{blue0, blue1} {
+			withNode(pod, clients(0, 0))(s)
+			withNode(pod, state(emqx.StateProhibiting))(s)
+		}
+	}
+	told := func(total int64, sites ...string) v2beta1.UpgradeStatus {
+		s := upgrading(v2beta1.PhaseScalingDown, evacuated, withReplicas(nil, sites...), withUpgrade(func(u *v2beta1.UpgradeStatus) { u.ReplicasTotal = total }))
+		return *StatusOf(s, Decide(s)).Upgrade
+	}
+	begun := told(0, blue0, blue1)
+	require.EqualValues(t, 2, begun.ReplicasTotal)
+	require.Zero(t, begun.ReplicasMoved)
+	require.Nil(t, begun.EstimatedEndTime, "nobody knows the pace yet")
+
+	half := told(2, blue1, green0)
+	require.EqualValues(t, 1, half.ReplicasMoved)
+	require.Equal(t, testNow.Add(time.Minute+time.Second), half.EstimatedEndTime.Time, "the other half takes as long as the first, which was a minute")
+
+	over := told(2, green0, green1)
+	require.EqualValues(t, 2, over.ReplicasMoved)
+	require.Nil(t, over.EstimatedEndTime)
+}
+
+// TestLicenceAndDataOfASetThatNeverServed: only a node that ended by its licence shows that a set was never in one cluster with what
+// serves. That no key is known, while nobody tells, does not: then a replica is as dear as any.
+func TestLicenceAndDataOfASetThatNeverServed(t *testing.T) {
+	s := upgrading(v2beta1.PhaseProvisioning, serving("blue"), withRed, withReplicas(nil, "e-core-red-0"), func(s *Snapshot) {
+		s.EMQX.Spec.Image = "emqx/emqx:6.0.1"
+		for _, pod := range []string{blue0, blue1} {
+			withPod(pod, func(p *Pod) { p.ContainerRunning, p.Ready = false, false })(s)
+			withNode(pod, func(n *evacuate.NodeObservation) { *n = evacuate.NodeObservation{Life: n.Life} })(s)
+		}
+	})
+	require.Equal(t, alone, s.newcomer(), "EMQX's default licence allows one node, as far as anybody knows")
+	require.Equal(t, "ReplicasLeft", heldBack(s, *s.set("red")).Reason)
+	withPod(blue0, func(p *Pod) { p.OneNodeLicence = true })(&s)
+	require.Empty(t, heldBack(s, *s.set("red")).Reason)
+}

@@ -1,12 +1,14 @@
 package machine
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/evacuate"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 )
 
 // upkeep keeps what is there as it shall be, in every phase, also while the cluster is paused, stalled or refused: the
@@ -17,15 +19,19 @@ func upkeep(s Snapshot) []Group {
 	groups = append(groups, keepServices(s)...)
 	groups = append(groups, keepBudget(s)...)
 	groups = append(groups, keepSets(s)...)
+	groups = append(groups, keepCookies(s)...)
 	groups = append(groups, keepConfigMaps(s)...)
 	groups = append(groups, siteConditions(s)...)
 	groups = append(groups, keepClaims(s)...)
+	groups = append(groups, keepDrained(s)...)
+	groups = append(groups, releasePods(s)...)
+	groups = append(groups, remakeLost(s)...)
 	// With another cookie, nodes could not join those that run.
 	if s.CookieSecret == Missing && !s.anyRuns() {
 		groups = append(groups, Group{CreateCookieSecret{}})
 	}
-	if s.KeysSecret == Missing {
-		groups = append(groups, Group{CreateKeysSecret{}})
+	if s.KeysSecret == Missing || s.KeysSecret == Current && s.Keys.Outdated && s.Keys.Problem == "" {
+		groups = append(groups, Group{WriteKeysSecret{}})
 	}
 	if s.Headless == Missing || s.Headless == Outdated {
 		groups = append(groups, Group{ApplyHeadlessService{}})
@@ -99,9 +105,15 @@ func allLeft(s Snapshot, set Set) bool {
 // was lost and cannot be told any more is not guessed.
 func keepConfigMaps(s Snapshot) []Group {
 	var groups []Group
-	needed := map[string]bool{s.EMQX.ConfigMapName(): true, s.EMQX.RevisionConfigMapName(s.target(Core).Revision): true}
+	needed := map[string]bool{s.EMQX.ConfigMapName(): true}
+	if target := s.target(Core); s.targetSet(Core) == nil || target.Replacement != "" {
+		needed[s.EMQX.RevisionConfigMapName(target.Name())] = true // It is about to be made, before what needs it.
+	}
 	for _, set := range s.Sets {
 		needed[set.ConfigMap] = true
+		for _, pod := range set.Pods {
+			needed[s.EMQX.RevisionConfigMapName(cmp.Or(pod.Template, set.Revision))] = true
+		}
 		if s.ConfigMaps[set.ConfigMap] == Missing && set.ConfigMap != "" && set.ConfigHash == s.ConfigHash && s.ConfigError == nil && !set.Deleting {
 			groups = append(groups, Group{ApplyConfigMap{Name: set.ConfigMap, Revision: set.Revision}})
 		}
@@ -124,6 +136,8 @@ func gates(s Snapshot) []Group {
 		switch {
 		case pod.Deleting:
 			continue
+		case pod.OnServing && s.isMoving(pod):
+			gate.Message = "Kubernetes node " + pod.KubernetesNode + " is drained: clients are moved off its node"
 		case in && (!pod.OnServing && mayServe(s, pod) || pod.OnServing && pod.GateContainer != pod.Container):
 			gate.Serving, gate.Message = true, "the node runs in its cluster"
 		case pod.OnServing && restarted(pod) && !in && !notAsked(s.node(pod)):
@@ -138,13 +152,18 @@ func gates(s Snapshot) []Group {
 	return groups
 }
 
-// mayServe reports whether a pod may get clients: one that nobody asked for is on its way out.
+// mayServe reports whether a pod may get clients: one that nobody asked for is on its way out, and so is one that is moved, and one of
+// a set that never served and leaves, where users lead clients to all that are ready: it is removed without evacuation.
 func mayServe(s Snapshot, pod Pod) bool {
+	if s.isMoving(pod) {
+		return false
+	}
 	if target := s.target(pod.Role); pod.Revision == target.Revision {
 		return pod.Ordinal < int(target.Replicas)
 	}
 	set := s.setOfPod(pod.UID)
-	return set == nil || set.Asked == 0 || pod.Ordinal < int(set.Asked)
+	ours := resources.ServiceEnabled(s.EMQX, resources.Listeners) // It leads to what serves, and nowhere else.
+	return set == nil || (ours || s.served(*set)) && (set.Asked == 0 || pod.Ordinal < int(set.Asked))
 }
 
 // restarted reports whether a pod's gate was opened for a container before the one that runs. A core that boots takes
@@ -162,18 +181,18 @@ func joined(s Snapshot, pod Pod) bool {
 	if !node.Running() {
 		return false
 	}
-	alone := true
+	nobody := true
 	for other := range s.eachPod() {
 		if other.UID == pod.UID || !other.ContainerRunning {
 			continue
 		}
-		alone = false
+		nobody = false
 		if witness := s.node(other); witness.Running() && sees(witness, pod) && sees(node, other) {
 			return true
 		}
 	}
 	left, lone := lonely(s, pod)
-	return alone && s.target(pod.Role).Replicas == 1 || lone && left <= 0
+	return nobody && s.target(pod.Role).Replicas == 1 || lone && left <= 0
 }
 
 // joinTime is how long a core takes at most from its first answer until it has joined a cluster that it can reach.

@@ -33,8 +33,9 @@ func before(v *version.Version, major, minor, patch uint) bool {
 	return cmp.Or(cmp.Compare(v.Major(), major), cmp.Compare(v.Minor(), minor), cmp.Compare(v.Patch(), patch)) < 0
 }
 
-func is(v *version.Version, major, minor, patch uint) bool {
-	return v.Major() == major && v.Minor() == minor && v.Patch() == patch
+// first reports whether a version is the first release of its kind, without any mending.
+func first(v *version.Version, major, minor uint) bool {
+	return v.Major() == major && v.Minor() == minor && v.Patch() == 0
 }
 
 // path is what EMQX says of two versions in one cluster.
@@ -61,13 +62,13 @@ func pathOf(from, to *version.Version) (path, string) {
 		return lossy, "EMQX does not say that a cluster can go back to an older version"
 	case before(from, 5, 4, 0) && !before(to, 5, 10, 0):
 		return closed, "EMQX deletes the routing table that versions before 5.4 have: upgrade to 5.9 first, restart all nodes of the cluster at once, and go on from there"
-	case is(to, 6, 3, 0):
+	case first(to, 6, 3):
 		return closed, "6.3.0 writes API keys in a form that older nodes beside it cannot check, so that nobody could tell these to move their clients: go to 6.3.1, where that is mended"
 	case before(from, 5, 1, 0) && !before(to, 5, 9, 0):
 		return lossy, "settings of limiters in the form of 5.0 have to be removed from the configuration before"
 	case before(from, 5, 6, 0) && !before(from, 5, 4, 0) && !before(to, 5, 6, 0) && before(to, 5, 7, 0):
 		return lossy, "EMQX says that this path has limitations: 5.7 has none"
-	case before(from, 5, 9, 0) && !before(from, 5, 8, 7) && (is(to, 5, 9, 0) || is(to, 5, 10, 0)):
+	case before(from, 5, 9, 0) && !before(from, 5, 8, 7) && (first(to, 5, 9) || first(to, 5, 10)):
 		return lossy, "the settings of OpenTelemetry's headers that 5.8.7 has are not known there: go to 5.9.1 or 5.10.1, or remove them before"
 	}
 	return free, ""
@@ -82,11 +83,12 @@ func sessionsLost(from, to *version.Version) bool { return from.Major() == 5 && 
 func upgradePath(s Snapshot) *Lack {
 	target := s.target(Core)
 	set := s.targetSet(Core)
-	if target.Revision == "" || set != nil && s.served(*set) {
+	inPlace := target.Replacement != ""
+	if target.Revision == "" || set != nil && s.served(*set) && !inPlace {
 		return nil
 	}
 	wanted := versionOf(s.EMQX.Spec.Image)
-	if set != nil {
+	if set != nil && !inPlace {
 		wanted = cmp.Or(s.toldVersion(*set), wanted)
 	}
 	if wanted == nil {
@@ -94,19 +96,22 @@ func upgradePath(s Snapshot) *Lack {
 	}
 	for _, other := range s.Sets {
 		from := cmp.Or(s.toldVersion(other), versionOf(other.Image))
-		if from == nil || other.Revision == target.Revision || !s.served(other) || len(other.Pods) == 0 {
+		if from == nil || other.Revision == target.Revision && !inPlace || !s.served(other) || len(other.Pods) == 0 {
 			continue
 		}
 		way, words := pathOf(from, wanted)
+		if inPlace && first(wanted, 6, 3) {
+			way = free // There are no older nodes beside it.
+		}
 		if way == free && sessionsLost(from, wanted) && s.hasDatabase("messages") {
 			way, words = lossy, "the state of durable sessions is lost: to clients that come back their sessions are new"
 		}
-		if way == free || way == lossy && s.updateStrategy().PromotedRevision == target.Revision {
+		if way == free || way == lossy && s.updateStrategy().PromotedRevision == target.Name() {
 			continue
 		}
 		message := fmt.Sprintf("spec.image: from EMQX %s to %s: %s", from, wanted, words)
 		if way == lossy {
-			message += "; to go on all the same, set spec.updateStrategy.promotedRevision to " + target.Revision
+			message += "; to go on all the same, set spec.updateStrategy.promotedRevision to " + target.Name()
 		}
 		return &Lack{"UnsupportedUpgradePath", message}
 	}

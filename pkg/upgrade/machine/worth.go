@@ -22,7 +22,7 @@ import (
 // The times are since the last write.
 const (
 	soonAfter   = 2 * time.Second
-	newsAfter   = 10 * time.Second
+	newsAfter   = 15 * time.Second
 	detailAfter = time.Minute
 	countsAfter = 5 * time.Minute
 )
@@ -77,12 +77,14 @@ func memory(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
 	kept := v2beta1.EMQXStatus{
 		ObservedGeneration: status.ObservedGeneration, Phase: status.Phase, State: status.State,
 		ReplicantNodesStatus: status.ReplicantNodesStatus, // Whoever writes it, it is not this version.
+		Drain:                status.Drain,
+		EvacuationsToStop:    status.EvacuationsToStop,
 	}
 	kept.CoreNodesStatus.Replicas, kept.CoreNodesStatus.UpdateRevision = status.CoreNodesStatus.Replicas, status.CoreNodesStatus.UpdateRevision
 	if status.Upgrade != nil {
 		upgrade := *status.Upgrade
 		upgrade.WaitingFor, upgrade.ClientsMoved, upgrade.ClientsPerSecond, upgrade.EstimatedEndTime = "", 0, 0, nil
-		upgrade.LimitedBy, upgrade.ConnEvictRate = "", 0
+		upgrade.LimitedBy, upgrade.ConnEvictRate, upgrade.ReplicasMoved = "", 0, 0
 		kept.Upgrade = &upgrade
 	}
 	return kept
@@ -162,11 +164,12 @@ func states(status v2beta1.EMQXStatus) map[string]string {
 // estimateStep is by how much an estimate must differ to be news.
 const estimateStep = 10 * time.Second
 
-// progressed reports whether a tenth of the clients has moved, the estimate differs, or something else decides the rate.
+// progressed reports whether a tenth of the clients or of the replicas has moved, the estimate differs, or something else decides the rate.
 func progressed(before, after v2beta1.UpgradeStatus) bool {
 	moved := after.ClientsMoved - before.ClientsMoved
 	was, is := before.EstimatedEndTime, after.EstimatedEndTime
-	return moved != 0 && max(moved, -moved)*10 >= after.ClientsTotal || before.LimitedBy != after.LimitedBy ||
+	replicas := after.ReplicasMoved - before.ReplicasMoved
+	return moved != 0 && max(moved, -moved)*10 >= after.ClientsTotal || replicas != 0 && max(replicas, -replicas)*10 >= after.ReplicasTotal || before.LimitedBy != after.LimitedBy ||
 		(was == nil) != (is == nil) || was != nil && is.Sub(was.Time).Abs() >= estimateStep
 }
 
@@ -192,7 +195,7 @@ func uncounted(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
 		status.NodeEvacuationsStatus[i].Stats = v2beta1.NodeEvacuationStats{}
 	}
 	if status.Upgrade != nil {
-		status.Upgrade.ClientsMoved = 0
+		status.Upgrade.ClientsMoved, status.Upgrade.ReplicasMoved = 0, 0
 	}
 	return status
 }
