@@ -55,7 +55,9 @@ func (a brokerAPI) reach(ctx context.Context, operation string, node emqx.Node, 
 			w.unstoppable(operation, time.Second)
 			err = errRPC
 		default:
-			a.by.knowsKey = a.by.knowsKey || credentials != nil
+			if credentials != nil {
+				a.by.took = credentials.Secret
+			}
 			err = answer(b)
 		}
 		return 0
@@ -132,6 +134,15 @@ func (a brokerAPI) Available(ctx context.Context, node emqx.Node) (available boo
 	return available, err
 }
 
+// Licence is GET /license.
+func (a brokerAPI) Licence(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (licence emqx.Licence, err error) {
+	err = a.reach(ctx, "licence", node, &credentials, true, func(*broker) error {
+		licence.Type = a.by.w.licence()
+		return nil
+	})
+	return licence, err
+}
+
 // ListenerRunning is GET /listeners/:id.
 func (a brokerAPI) ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error) {
 	err := a.reach(ctx, "listener "+id, node, &credentials, true, func(*broker) error { return nil })
@@ -191,8 +202,21 @@ func (a brokerAPI) Stop(ctx context.Context, node emqx.Node, credentials emqx.Cr
 	return a.reach(ctx, "stop", node, &credentials, false, func(b *broker) error {
 		if b.evac != nil {
 			w.note("evacuation of %s is stopped", b.name)
+			w.checkStop(b)
 		}
 		b.evac, b.stored = nil, nil
+		return w.lostAnswer()
+	})
+}
+
+// LoadKeys is PUT /configs of the root api_key: each node reads the file that it has, which may be the old one for a while.
+func (a brokerAPI) LoadKeys(ctx context.Context, node emqx.Node, credentials emqx.Credentials, _ string) error {
+	w := a.by.w
+	return a.reach(ctx, "load keys", node, &credentials, false, func(*broker) error {
+		if password, exists := w.secretPassword(); exists && (w.calm || !w.once("file that is not there yet", 2)) {
+			w.happen("API keys that running nodes read")
+			w.password = password
+		}
 		return w.lostAnswer()
 	})
 }

@@ -35,6 +35,7 @@ var (
 	endpointSlices = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
 	budgets        = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
 	volumeClaims   = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
+	machines       = corev1.SchemeGroupVersion.WithResource("nodes")
 	emqxes         = v2beta1.SchemeGroupVersion.WithResource("emqxes")
 )
 
@@ -72,7 +73,7 @@ type change struct {
 
 func newAPIServer(w *world) *apiserver {
 	s := &apiserver{w: w, collections: map[schema.GroupVersionResource]*collection{}}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes, volumeClaims} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes, volumeClaims, machines} {
 		c := &collection{resource: resource, objects: map[string]object{}}
 		s.collections[resource], s.ordered = c, append(s.ordered, c)
 	}

@@ -29,6 +29,8 @@ type broker struct {
 	evac     *evacuation // Nil for none.
 	stored   *evacuation // What its disk remembers over a restart of its container.
 	site     string      // Of its disk, in durable storage.
+	// unlicensed tells that it ended because its licence allows one node.
+	unlicensed bool
 }
 
 type evacuation struct {
@@ -39,6 +41,7 @@ type evacuation struct {
 	until, next      time.Time
 	stuck            time.Time // Until when it waits for a frozen member, and its node says nothing of it.
 	initial, initSes int32
+	byHand           time.Time // Since when it runs, where a person started it; zero where the operator did.
 }
 
 // byName is the node of a name; nil when there is none.
@@ -109,7 +112,11 @@ func (w *world) secretPassword() (string, bool) {
 	if !exists {
 		return "", false
 	}
-	return resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
+	own, _ := resources.OperatorKeys(secret.Data)
+	if own == nil {
+		return "", false
+	}
+	return own.Secret, true
 }
 
 // cookieOfSecret is what the Secret of the cookie holds.
@@ -155,10 +162,15 @@ func (w *world) tickBrokers() {
 		}
 		if b.up(w.now()) && !b.joined && b.cookie == w.cookie && !w.now().Before(b.frozen) && (len(w.members) == 0 || !w.now().Before(b.bootAt.Add(time.Second))) {
 			b.joined = true
+			if !w.licensed(b) {
+				continue
+			}
 			if b.owner == w.owner && w.owner != "" {
 				w.members[b.name] = true
 			}
-			w.register(b)
+			if !w.register(b) {
+				continue
+			}
 			if b.stored != nil {
 				restored := *b.stored
 				restored.state, restored.recipients, restored.next = emqx.StateEvictingConns, nil, w.now()
@@ -191,6 +203,9 @@ func (w *world) tickEvacuation(b *broker) {
 			return
 		}
 		w.evict(b, int(e.conn))
+		if !e.byHand.IsZero() {
+			w.truth.blind(w.now()) // Who was evicted so is found out by looking.
+		}
 	case emqx.StateWaitingTakeover:
 		if !w.now().Before(e.until) {
 			e.state = emqx.StateEvictingSessions

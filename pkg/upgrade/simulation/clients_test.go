@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,7 +87,7 @@ func (c client[T, L, A]) Watch(ctx context.Context, options metav1.ListOptions) 
 }
 
 func (c client[T, L, A]) Get(ctx context.Context, name string, _ metav1.GetOptions) (found T, err error) {
-	asked := c.by.w.desk.ask(ctx, c.by, true, "get "+c.resource.Resource+" "+name, func() time.Duration {
+	asked := c.by.w.desk.ask(ctx, c.by, false, "get "+c.resource.Resource+" "+name, func() time.Duration {
 		existing, ok := get[T](c.server(), c.resource, name)
 		switch {
 		case c.by.dead:
@@ -112,6 +113,23 @@ func (c client[T, L, A]) Create(ctx context.Context, o T, _ metav1.CreateOptions
 		return nil
 	})
 	return created, err
+}
+
+func (c client[T, L, A]) Update(ctx context.Context, o T, _ metav1.UpdateOptions) (updated T, err error) {
+	err = c.server().write(ctx, c.by, "update", c.resource, o.GetName(), "", func() error {
+		existing, exists := get[T](c.server(), c.resource, o.GetName())
+		if !exists {
+			return apierrors.NewNotFound(c.resource.GroupResource(), o.GetName())
+		}
+		if err := checkPreconditions(c.resource, existing, o.GetUID(), o.GetResourceVersion()); err != nil {
+			return err
+		}
+		updated = o.DeepCopyObject().(T)
+		c.server().put(c.resource, updated)
+		updated = updated.DeepCopyObject().(T)
+		return nil
+	})
+	return updated, err
 }
 
 func (c client[T, L, A]) Delete(ctx context.Context, name string, options metav1.DeleteOptions) error {
@@ -190,6 +208,12 @@ func merged[T object](existing T, patch []byte, into T) (T, error) {
 	if budget, ok := existing.DeepCopyObject().(*policyv1.PodDisruptionBudget); ok {
 		budget.Spec = policyv1.PodDisruptionBudgetSpec{} // Nobody else owns anything of it.
 		existing = runtime.Object(budget).(T)
+	}
+	if pod, ok := existing.DeepCopyObject().(*corev1.Pod); ok && !bytes.Contains(patch, []byte(`"status"`)) {
+		pod.Finalizers = nil // Nor of these.
+		pod.Labels = maps.Clone(pod.Labels)
+		delete(pod.Labels, v2beta1.LabelLetGo)
+		existing = runtime.Object(pod).(T)
 	}
 	before, err := json.Marshal(existing)
 	if err != nil {
@@ -295,13 +319,20 @@ type servicesOf struct {
 	servicesClient
 }
 
+// operation is one of a JSON patch.
+type operation struct {
+	Path  string
+	Value json.RawMessage
+}
+
+func operations(patch []byte) (all []operation, err error) {
+	err = json.Unmarshal(patch, &all)
+	return all, err
+}
+
 // Patch is a JSON patch with which a Service of another operator is taken over.
 func (c servicesOf) Patch(ctx context.Context, name string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (result *corev1.Service, err error) {
-	var operations []struct {
-		Op, Path string
-		Value    json.RawMessage
-	}
-	if err := json.Unmarshal(data, &operations); err != nil {
+	if _, err := operations(data); err != nil {
 		return nil, err
 	}
 	err = c.server().write(ctx, c.by, "patch", services, name, "", func() error {
@@ -341,10 +372,7 @@ type appsClient struct {
 }
 
 func (c appsClient) StatefulSets(string) typedapps.StatefulSetInterface {
-	return struct {
-		restOfSets
-		setsClient
-	}{setsClient: setsClient{by: c.by, resource: statefulSets, fresh: func() *appsv1.StatefulSet { return &appsv1.StatefulSet{} },
+	return setsOf{setsClient: setsClient{by: c.by, resource: statefulSets, fresh: func() *appsv1.StatefulSet { return &appsv1.StatefulSet{} },
 		listOf: func(meta metav1.ListMeta, items []*appsv1.StatefulSet) *appsv1.StatefulSetList {
 			return &appsv1.StatefulSetList{ListMeta: meta, Items: values(items)}
 		}}}
@@ -391,6 +419,14 @@ func (eventSink) Create(_ context.Context, event *eventsv1.Event, _ metav1.Creat
 	return event, nil
 }
 
+// Patch is of an event that is told again.
+func (eventSink) Patch(_ context.Context, called string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*eventsv1.Event, error) {
+	event := &eventsv1.Event{}
+	err := json.Unmarshal(data, event)
+	event.Name, event.Namespace = called, namespace
+	return event, err
+}
+
 // emqxClient is versioned.Interface.
 type emqxClient struct {
 	versioned.Interface
@@ -432,16 +468,13 @@ func (c emqxesOf) ApplyStatus(ctx context.Context, applied *applyemqx.EMQXApplyC
 
 // Patch is the JSON patch with which a status is replaced or begun anew.
 func (c emqxesOf) Patch(ctx context.Context, name string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*v2beta1.EMQX, error) {
-	var operations []struct {
-		Path  string
-		Value json.RawMessage
-	}
-	if err := json.Unmarshal(data, &operations); err != nil {
+	all, err := operations(data)
+	if err != nil {
 		return nil, err
 	}
 	var status v2beta1.EMQXStatus
 	var version string
-	for _, operation := range operations {
+	for _, operation := range all {
 		var err error
 		switch operation.Path {
 		case "/status":

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,7 +79,8 @@ func (w *world) checkWrite(before, after object) {
 		b := w.brokers[after.Name]
 		closes := isTrue(before.(*corev1.Pod), v2beta1.ConditionOnServing) && !isTrue(after, v2beta1.ConditionOnServing) &&
 			!startedAgain(before.(*corev1.Pod))
-		if closes && b != nil && !b.dead && b.joined && !b.isGivenUp(w.now()) && w.now().Sub(b.bootAt) > 10*time.Second && len(w.cuts) == 0 && w.sighted() {
+		moved := w.moves() && w.isDrained(after.Name)
+		if closes && !moved && b != nil && !b.dead && b.joined && !b.isGivenUp(w.now()) && w.now().Sub(b.bootAt) > 10*time.Second && len(w.cuts) == 0 && w.sighted() {
 			w.violate("closed the gate of %s, which is in the cluster", after.Name)
 		}
 	}
@@ -121,6 +123,8 @@ func (w *world) checkSwitch(before, after *corev1.Service) {
 		return
 	case before != nil && before.Spec.Selector[v2beta1.LabelPodTemplateHash] == revision:
 		return // It is being kept up, not pointed.
+	case after.Name == w.names.DashboardServiceName() && w.listenersSelect(revision):
+		return // It follows.
 	case before != nil && before.Spec.Selector[v2beta1.LabelPodTemplateHash] == "" && w.leadsToOnly(before, revision):
 		return // It is adopted, and leads where it led.
 	case before == nil && revision == emqx.Status.CoreNodesStatus.CurrentRevision:
@@ -139,13 +143,20 @@ func (w *world) checkSwitch(before, after *corev1.Service) {
 				ready++
 			}
 		}
-		if ready < *set.Spec.Replicas {
-			w.violate("Service %s is pointed at revision %s, of which %d of %d nodes run in the cluster", after.Name, revision, ready, *set.Spec.Replicas)
+		// What a stranger added just now is not waited for.
+		if asked := min(*set.Spec.Replicas, *emqx.Spec.CoreTemplate.Spec.Replicas); ready < asked {
+			w.violate("Service %s is pointed at revision %s, of which %d of %d nodes run in the cluster", after.Name, revision, ready, asked)
 		}
 		if set.Annotations[v2beta1.AnnotationServingSince] == "" {
 			w.violate("Service %s is pointed at a set that is not marked as serving", after.Name)
 		}
 	}
+}
+
+// listenersSelect reports whether the listeners Service selects a revision.
+func (w *world) listenersSelect(revision string) bool {
+	service, exists := get[*corev1.Service](w.kube, services, w.names.ListenersServiceName())
+	return exists && service.Spec.Selector[v2beta1.LabelPodTemplateHash] == revision
 }
 
 // isAlone reports whether a node has nothing to join.
@@ -185,7 +196,7 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 	}
 	var conn, sess int32
 	for _, other := range w.brokers {
-		if other.evac == nil || other.dead || w.sessions(other) == 0 {
+		if other.evac == nil || other.dead || w.sessions(other) == 0 || !other.evac.byHand.IsZero() {
 			continue
 		}
 		sess += other.evac.sess
@@ -227,7 +238,7 @@ func (w *world) checkDeletion(set *appsv1.StatefulSet) {
 // checkLoss is that nobody came back to a pod between its removal and its end. What a stranger deletes is no doing of the
 // operator's.
 func (w *world) checkLoss(pod *corev1.Pod, b *broker) {
-	if sessions := w.sessions(b); sessions > 0 && !w.strangers[pod.UID] && !w.truth.deadline && b.owner == w.owner {
+	if sessions := w.sessions(b); sessions > 0 && !w.strangers[pod.UID] && !w.truth.deadline && b.owner == w.owner && !w.replaced[pod.UID] {
 		w.violate("pod %s ends with %d sessions", pod.Name, sessions)
 	}
 }
@@ -249,6 +260,12 @@ func (w *world) checkAway() {
 			w.truth.countedAt, w.truth.departed = at, 0
 		}
 		uncounted = max(0, total+w.truth.departed-int(upgrade.ClientsTotal))
+	}
+	if drain := emqx.Status.Drain; drain != nil && drain.ClientsTotalTime != nil {
+		if at := drain.ClientsTotalTime.Time; !at.Equal(w.truth.countedAt) {
+			w.truth.countedAt, w.truth.departed = at, 0
+		}
+		uncounted = max(0, total+w.truth.departed-int(drain.ClientsTotal))
 	}
 	w.truth.uncounted = max(w.truth.uncounted, uncounted)
 	w.truth.limit = max(w.truth.limit, limit) // One that was lowered holds for those who are evicted from now on.
@@ -326,8 +343,12 @@ func (w *world) checkBudget() {
 		return
 	}
 	serves := service.Spec.Selector[v2beta1.LabelPodTemplateHash]
+	protected := serves
+	if w.moves() {
+		protected = "" // All are.
+	}
 	_, stands := get[*appsv1.StatefulSet](w.kube, statefulSets, w.names.CoreSetName(serves))
-	if serves == "" || !stands || budget.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == serves {
+	if serves == "" || !stands || budget.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == protected {
 		w.truth.unprotected = time.Time{}
 		return
 	}
@@ -353,6 +374,9 @@ func (w *world) checkBudgetEnd(emqx *v2beta1.EMQX, revision string) {
 	}
 	for _, budget := range existing {
 		w.happen("a budget at the end")
+		if w.moves() {
+			revision = ""
+		}
 		if !resources.SameBudget(budget, emqx, revision) {
 			w.violate("the budget is not that of revision %s as it was asked for: %+v", revision, budget.Spec)
 		}
@@ -375,14 +399,16 @@ func (w *world) checkEnd() {
 	if len(w.members) != replicas {
 		w.violate("EMQX has %d members, of %d: %v", len(w.members), replicas, w.members)
 	}
+	template := cmp.Or(sets[0].Annotations[v2beta1.AnnotationRevision], revision)
 	for _, configMap := range all[*corev1.ConfigMap](w.kube, configMaps) {
-		if configMap.Name != emqx.ConfigMapName() && configMap.Name != emqx.RevisionConfigMapName(revision) {
+		if configMap.Name != emqx.ConfigMapName() && configMap.Name != emqx.RevisionConfigMapName(template) {
 			w.violate("ConfigMap %s is left", configMap.Name)
 		}
 	}
 	w.checkStorageEnd()
 	w.checkBudgetEnd(emqx, revision)
 	w.checkClaimsEnd(revision, replicas)
+	w.checkKeysEnd(emqx)
 	for _, b := range w.brokers {
 		if !b.dead && b.evac != nil {
 			w.violate("an evacuation of %s is left", b.name)

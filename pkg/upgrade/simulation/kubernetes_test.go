@@ -26,6 +26,9 @@ type host struct {
 	// down is until when its kubelet says nothing; zero for never. Off is that the machine itself is off, with what ran.
 	down, since time.Time
 	off         bool
+	// cordoned is that it is drained, and evicted when an eviction was asked for last.
+	cordoned bool
+	evicted  time.Time
 }
 
 func (h *host) isDown(now time.Time) bool { return now.Before(h.down) }
@@ -39,6 +42,7 @@ const (
 // tickKubernetes lets the controllers of Kubernetes do what they do, each now and then only.
 func (w *world) tickKubernetes() {
 	w.collectGarbage()
+	w.tickDrains()
 	w.tickClaims()
 	if w.rng.IntN(4) > 0 {
 		w.tickSets()
@@ -55,6 +59,9 @@ func (w *world) tickKubernetes() {
 func (w *world) deleted(resource schema.GroupVersionResource, o object) {
 	switch o := o.(type) {
 	case *corev1.Pod:
+		if w.inPlace(o) {
+			w.replaced[o.UID] = true
+		}
 		w.terminate(o, nil)
 	case *corev1.PersistentVolumeClaim:
 		w.deleteClaim(o)
@@ -145,18 +152,27 @@ func (w *world) createPod(set *appsv1.StatefulSet, ordinal int) {
 	domain := container.Env[slices.IndexFunc(container.Env, func(v corev1.EnvVar) bool { return v.Name == resources.NodeDomainEnv })]
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: fmt.Sprintf("%s-%d", set.Name, ordinal), Namespace: namespace, Labels: set.Spec.Template.Labels,
+			Name: fmt.Sprintf("%s-%d", set.Name, ordinal), Namespace: namespace, Labels: set.Spec.Template.Labels, Annotations: set.Spec.Template.Annotations,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))},
 		},
 		// Nobody reads more.
 		Spec: corev1.PodSpec{
-			NodeName:   w.machines[w.addresses%len(w.machines)].name,
+			NodeName:   w.placeFor().name,
 			Containers: []corev1.Container{{Name: resources.EMQXContainer, Image: container.Image, Env: []corev1.EnvVar{domain}}},
 		},
 		Status: corev1.PodStatus{Phase: corev1.PodPending, PodIP: fmt.Sprintf("10.0.%d.%d", w.addresses/250, w.addresses%250)},
 	}
 	w.kube.put(pods, pod)
 	w.startAt[pod.UID] = w.now().Add(time.Duration(500+w.rng.IntN(3000)) * time.Millisecond)
+}
+
+// placeFor is the machine that the next pod is on.
+func (w *world) placeFor() *host {
+	place := w.machines[w.addresses%len(w.machines)]
+	if place.cordoned {
+		place = w.machines[(w.addresses+1)%len(w.machines)] // One at a time is drained.
+	}
+	return place
 }
 
 func (w *world) machineOf(pod *corev1.Pod) *host {
@@ -178,8 +194,12 @@ func (w *world) tickPod(pod *corev1.Pod) {
 			w.checkLoss(pod, b)
 			w.die(b)
 		}
-		if !w.now().Before(w.startAt[pod.UID]) {
+		switch over := !w.now().Before(w.startAt[pod.UID]); {
+		case over && len(pod.Finalizers) == 0:
 			w.kube.remove(pods, pod.Name)
+		case over && pod.Status.Phase != corev1.PodSucceeded:
+			w.happen("a pod that stays until its node is forgotten")
+			w.setStatus(pod, func(status *corev1.PodStatus) { status.Phase = corev1.PodSucceeded })
 		}
 		return
 	case w.now().Before(w.unschedulable) && len(pod.Status.ContainerStatuses) == 0:
@@ -204,11 +224,12 @@ func (w *world) tickPod(pod *corev1.Pod) {
 	case w.now().Before(w.startAt[pod.UID]):
 		return
 	case !mine || b.dead:
+		ended := lastWords(b)
 		b = w.boot(pod, mine)
 		w.setStatus(pod, func(status *corev1.PodStatus) {
 			status.Conditions = slices.DeleteFunc(status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
 			status.ContainerStatuses = []corev1.ContainerStatus{{
-				Name: resources.EMQXContainer, ContainerID: "sim://" + string(w.kube.uid()), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(w.now())}},
+				Name: resources.EMQXContainer, LastTerminationState: ended, ContainerID: "sim://" + string(w.kube.uid()), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(w.now())}},
 			}}
 		})
 		pod, _ = get[*corev1.Pod](w.kube, pods, pod.Name)

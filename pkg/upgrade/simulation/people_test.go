@@ -20,6 +20,7 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
 
 // create makes the resource, as a user does.
@@ -41,7 +42,9 @@ func (w *world) disturb() {
 		w.reborn = time.Time{}
 		w.note("user: the resource is made again")
 		emqx := w.names.DeepCopy()
-		emqx.Spec.CoreTemplate.Spec.Replicas = ptr.To(int32(1 + w.rng.IntN(3)))
+		if nodes := int32(1 + w.rng.IntN(3)); !w.unlicensed {
+			emqx.Spec.CoreTemplate.Spec.Replicas = &nodes
+		}
 		w.create(emqx)
 	}
 	if !w.cookies.IsZero() && !w.now().Before(w.cookies) {
@@ -83,6 +86,7 @@ func (w *world) calmDown() {
 	}
 	w.calm, w.refused = true, ""
 	w.note("it gets calm")
+	w.stopByHand()
 	clear(w.cuts)
 	w.unschedulable = w.now()
 	for _, h := range w.machines {
@@ -109,10 +113,22 @@ func (w *world) calmDown() {
 	}
 }
 
+// mostAsked is how often a person asks for what can be had without a licence before he follows the other advice.
+const mostAsked = 20
+
 // help is what a person does about what only a person can mend.
 func (w *world) help() {
 	emqx := w.resource()
-	if emqx == nil || *emqx.Spec.CoreTemplate.Spec.Replicas == w.most {
+	if emqx != nil && machine.StalledReason(emqx.Status) == "LicenceAllowsOneNode" && emqx.Status.ObservedGeneration == emqx.Generation {
+		if w.asked++; w.asked > mostAsked {
+			w.note("user: gives EMQX a licence")
+			w.happen("a licence that was bought")
+			w.unlicensed = false
+		}
+		w.edit("ask for what can be had without a licence", w.buyNothing)
+		return
+	}
+	if emqx == nil || *emqx.Spec.CoreTemplate.Spec.Replicas == w.most || w.unlicensed {
 		return
 	}
 	if stalled := meta.FindStatusCondition(emqx.Status.Conditions, v2beta1.ConditionStalled); stalled != nil && stalled.Reason == "Unsupported" {
@@ -189,6 +205,9 @@ func edits() []happening {
 		edit(1, "other labels of pods", func(_ *world, spec *v2beta1.EMQXSpec) {
 			spec.CoreTemplate.ObjectMeta.Labels = map[string]string{"team": "any"}
 		}),
+		edit(2, "other API keys", func(w *world, spec *v2beta1.EMQXSpec) {
+			spec.BootstrapAPIKeys = []v2beta1.BootstrapAPIKey{{Key: "user", Secret: fmt.Sprint("secret", w.rng.Uint32())}}
+		}),
 		edit(1, "another domain", func(_ *world, spec *v2beta1.EMQXSpec) { spec.ClusterDomain = "other.local" }),
 		edit(1, "another pull policy", func(_ *world, spec *v2beta1.EMQXSpec) { spec.ImagePullPolicy = corev1.PullAlways }),
 		edit(1, "more nodes", func(w *world, spec *v2beta1.EMQXSpec) {
@@ -220,6 +239,7 @@ func edits() []happening {
 			}}
 		}),
 		{"deleted and made again", 1, (*world).recreate},
+		{"an evacuation by hand", 2, (*world).evacuateByHand},
 	}
 }
 
@@ -332,10 +352,18 @@ func (w *world) upTo(most time.Duration) time.Duration {
 	return time.Second + time.Duration(w.rng.Int64N(int64(most)))
 }
 
-// hasKeys reports whether the Secret with the API keys is there: lost, it can be put back only by an operator that lives.
+// hasKeys reports whether the Secret has the operator's API key that the nodes know: lost, it can be put back only by an operator that
+// lives.
 func (w *world) hasKeys() bool {
-	_, exists := w.secretPassword()
-	return exists
+	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.BootstrapAPIKeySecretName())
+	if !exists {
+		return false
+	}
+	own, previous := resources.OperatorKeys(secret.Data)
+	if own != nil {
+		previous = append(previous, *own)
+	}
+	return slices.Contains(previous, resources.OperatorKey{Secret: w.password})
 }
 
 // lose takes a machine away for a while.
@@ -409,7 +437,10 @@ func doings() []happening {
 			w.evictPod(existing[w.rng.IntN(len(existing))])
 			return true
 		}},
-		{"a machine is drained", 1, func(w *world) bool {
+		{"a machine is drained", 3, func(w *world) bool {
+			if w.watchesNodes {
+				return w.drain()
+			}
 			h := w.machines[w.rng.IntN(len(w.machines))]
 			for _, pod := range all[*corev1.Pod](w.kube, pods) {
 				if pod.Spec.NodeName == h.name {
@@ -458,15 +489,37 @@ func doings() []happening {
 		}},
 		{"a changed cookie", 1, (*world).changeCookie},
 		{"a lost Secret of API keys", 1, func(w *world) bool {
-			// An operator that knows the password puts it back. With one that does not, a person must help.
-			o := w.leader()
-			if o.dead || !o.knowsKey || len(w.living()) > 1 || w.now().Before(o.asleep) {
-				return false
-			}
-			o.killAfter = 0
-			return w.vanish(secrets, w.names.BootstrapAPIKeySecretName())
+			return w.meddleWithKeys() && w.vanish(secrets, w.names.BootstrapAPIKeySecretName())
+		}},
+		{"an emptied Secret of API keys", 1, func(w *world) bool { return w.writeKeys(nil) }},
+		{"another password of the operator, by hand", 1, func(w *world) bool {
+			return w.writeKeys(resources.KeysData{Own: resources.OperatorKey{Secret: fmt.Sprint("by hand ", w.rng.Uint32())}}.Entries())
 		}},
 	}
+}
+
+// meddleWithKeys reports whether somebody may change the Secret of the API keys now: an operator that knows the key of the nodes puts
+// it back, and with one that does not, a person must help.
+func (w *world) meddleWithKeys() bool {
+	o := w.leader()
+	if o.dead || o.took != w.password || len(w.living()) > 1 || w.now().Before(o.asleep) {
+		return false
+	}
+	o.killAfter = 0
+	return true
+}
+
+// writeKeys has a person write the Secret of the API keys.
+func (w *world) writeKeys(entries map[string][]byte) bool {
+	secret, exists := get[*corev1.Secret](w.kube, secrets, w.names.BootstrapAPIKeySecretName())
+	if !exists || !w.meddleWithKeys() {
+		return false
+	}
+	w.note("a person writes the Secret of the API keys")
+	secret = secret.DeepCopy()
+	secret.Data = entries
+	w.kube.put(secrets, secret)
+	return true
 }
 
 // changeCookie has a stranger change the cookie, who puts it back soon.

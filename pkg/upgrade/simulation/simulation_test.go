@@ -62,8 +62,11 @@ func TestSameSeedSameHistory(t *testing.T) {
 func simulate(t *testing.T, seed uint64) *world {
 	w := newWorld(t, seed)
 	// Every fifth cluster was built by emqx-operator 2.x.
-	inherited, otherImage := seed%5 == 0, seed%15 == 0
-	if inherited {
+	inherited, otherImage, midway := seed%5 == 0, seed%15 == 0, seed%20 == 5
+	switch {
+	case midway:
+		w.inheritMidway()
+	case inherited:
 		w.inherit(seed%2 == 0, otherImage)
 	}
 	w.begin()
@@ -74,7 +77,7 @@ func simulate(t *testing.T, seed uint64) *world {
 		return w
 	case !inherited:
 		w.connectAll()
-	case !otherImage:
+	case !otherImage && !midway:
 		w.checkAdopted()
 	}
 	w.plan()

@@ -16,8 +16,8 @@ import (
 
 // storage is the durable storage of the cluster: one database of a few shards. A site is the disk of a pod: see diskOf.
 //
-// A disk that is lost with its pod takes its replicas along; EMQX gives them up after a minute. The next node of the same name has
-// an empty site in place of the lost one. That a real one does not start before the lost one holds nothing is not imitated.
+// A disk that is lost with its pod takes its replicas along; EMQX gives them up after a minute, when told to. The next node of the
+// same name ends while the others know of the lost site.
 type storage struct {
 	sites  map[string]string // The node of each site.
 	shards []*shard
@@ -40,15 +40,21 @@ func (w *world) openStorage() {
 	}
 }
 
-// register notes the site of a node that joined. The first gets all replicas.
-func (w *world) register(b *broker) {
+// register notes the site of a node that joined. The first gets all replicas. It reports false when that ends the node.
+func (w *world) register(b *broker) bool {
 	s := w.storage
 	if s == nil || b.owner != w.owner || w.owner == "" {
-		return
+		return true
 	}
-	for lost, node := range s.sites {
-		if node == b.name && lost != b.site {
-			s.replace(lost, b.site)
+	for _, lost := range slices.Sorted(maps.Keys(s.sites)) {
+		switch {
+		case !w.anyBeside(b) && !w.exists(lost):
+			s.replace(lost, b.site) // Nobody is left who knows of it.
+		case s.sites[lost] == b.name && lost != b.site:
+			w.note("%s ends: another disk has its name", b.name)
+			w.happen("a node that its lost disk ended")
+			w.die(b)
+			return false
 		}
 	}
 	s.sites[b.site] = b.name
@@ -58,6 +64,17 @@ func (w *world) register(b *broker) {
 		}
 		s.target = []string{b.site}
 	}
+	return true
+}
+
+// exists reports whether a pod has a disk.
+func (w *world) exists(site string) bool {
+	return slices.ContainsFunc(all[*corev1.Pod](w.kube, pods), func(pod *corev1.Pod) bool { return w.diskOf(pod) == site })
+}
+
+// anyBeside reports whether another member runs.
+func (w *world) anyBeside(b *broker) bool {
+	return slices.ContainsFunc(ordered(w.brokers), func(other *broker) bool { return other != b && other.owner == b.owner && other.joined && !other.dead })
 }
 
 // replace has an empty site take the place of one whose disk was lost. A shard of which nothing is left begins anew.
@@ -146,7 +163,9 @@ func (s *storage) holds(site string) int {
 
 // checkData is invariant 14: no core that holds a replica is removed.
 func (w *world) checkData(pod *corev1.Pod) {
-	if w.storage == nil {
+	// Where one node is allowed, what a stranger added, or what never served, has what began anew when the other's was lost.
+	b := w.brokers[pod.Name]
+	if w.storage == nil || w.unlicensed && (ordinalOf(pod.Name) > 0 || b != nil && !b.served) {
 		return
 	}
 	if held := w.storage.holds(w.diskOf(pod)); held > 0 {

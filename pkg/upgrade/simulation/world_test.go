@@ -47,10 +47,12 @@ type world struct {
 	unschedulable time.Time               // Until when no machine takes a new pod.
 	addresses     int
 	strangers     map[types.UID]bool // Pods that somebody else deleted.
+	replaced      map[types.UID]bool // Pods that were deleted so that their nodes are replaced in place.
 
 	// EMQX and its clients.
 	brokers    map[string]*broker
 	members    map[string]bool
+	unlicensed bool                    // EMQX has no licence.
 	storage    *storage                // Nil for none.
 	forgotten  map[string]bool         // Disks of nodes that were made to leave.
 	cuts       map[[2]string]time.Time // Between which nodes nothing gets through, until when.
@@ -61,10 +63,11 @@ type world struct {
 	slowest    time.Duration // How long an evicted client takes to come back at most.
 
 	// The operator.
-	operators []*operator
-	lives     int
-	nextLife  time.Time // When the next life begins; zero while nobody died.
-	requests  map[string]int
+	watchesNodes bool
+	operators    []*operator
+	lives        int
+	nextLife     time.Time // When the next life begins; zero while nobody died.
+	requests     map[string]int
 
 	// What is to come.
 	calmAt  time.Time // When nothing happens any more; zero while nothing is planned.
@@ -73,6 +76,7 @@ type world struct {
 	reborn  time.Time      // When a resource that was deleted is made again; zero for none.
 	cookies time.Time      // When somebody puts a cookie back that was changed; zero for none.
 	changed *corev1.Secret // As it was before.
+	asked   int            // How often somebody asked for what can be had without a licence.
 	most    int32          // The most nodes that were asked for.
 
 	// What happened, and the truth about it.
@@ -85,14 +89,17 @@ type world struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, seed)),
-		startAt: map[types.UID]time.Time{}, strangers: map[types.UID]bool{},
+		startAt: map[types.UID]time.Time{}, strangers: map[types.UID]bool{}, replaced: map[types.UID]bool{},
 		brokers: map[string]*broker{}, members: map[string]bool{}, cuts: map[[2]string]time.Time{}, forgotten: map[string]bool{},
 		slowest: 1500 * time.Millisecond, requests: map[string]int{}, happened: map[string]bool{}, drawn: map[string]uint64{},
 	}
 	w.kube = newAPIServer(w)
 	w.desk = &desk{bell: make(chan struct{}, 1), settle: w.kube.deliver}
+	w.watchesNodes = seed%2 == 0
 	for i := range 3 {
-		w.machines = append(w.machines, &host{name: fmt.Sprintf("machine-%d", i)})
+		h := &host{name: fmt.Sprintf("machine-%d", i)}
+		w.machines = append(w.machines, h)
+		w.cordon(h, false)
 	}
 	if seed%7 == 0 {
 		w.slowest = 30 * time.Second
@@ -126,9 +133,10 @@ func newWorld(t *testing.T, seed uint64) *world {
 			},
 		},
 	}
-	w.happen(fmt.Sprintf("%d nodes", nodes))
 	w.openStorage()
 	w.openVolumes()
+	w.loseLicence()
+	w.happen(fmt.Sprintf("%d nodes", *w.names.Spec.CoreTemplate.Spec.Replicas))
 	w.create(w.names.DeepCopy())
 	return w
 }
@@ -192,7 +200,7 @@ type operator struct {
 	late      map[schema.GroupVersionResource]time.Time // Until when a watch lags.
 	relist    map[schema.GroupVersionResource]time.Time // Until when a list is held.
 	expired   map[schema.GroupVersionResource]int       // From before which version no watch begins.
-	knowsKey  bool                                      // It has the API key that the nodes know.
+	took      string                                    // The password that nodes took from it last.
 }
 
 // lags reports whether what changes is not told yet.
@@ -214,6 +222,9 @@ func (w *world) begin() *operator {
 	kube, resources := kubeClient{by: o}, emqxClient{by: o}
 	caches, err := informers.New(informers.Clients{Kube: kube, EMQX: resources, Metadata: metadataClient{by: o}}, nil)
 	require.NoError(w.t, err)
+	if w.watchesNodes {
+		require.NoError(w.t, caches.WatchNodes(kube))
+	}
 	controller, err := upgrade.New(upgrade.Config{
 		Kube: kube, EMQX: resources, Caches: caches, Registry: prometheus.NewRegistry(), EMQXAPI: brokerAPI{o}, Workers: 1,
 	})
@@ -325,7 +336,7 @@ const settleTime = 15 * time.Second
 
 func (w *world) settled() bool {
 	emqx := w.resource()
-	return emqx != nil && (w.calm || w.calmAt.IsZero()) && w.nextLife.IsZero() && len(w.living()) == 1 &&
+	return emqx != nil && w.drained() == nil && (w.calm || w.calmAt.IsZero()) && w.nextLife.IsZero() && len(w.living()) == 1 &&
 		emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == machine.StateReady
 }
 
