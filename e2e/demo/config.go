@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type Config struct {
 	// UpgradeLimit is how long the upgrade may take before the run is given up; zero means ten minutes.
 	UpgradeLimit time.Duration
 
+	// NoLicence has the cluster be what EMQX allows without a key: one node, which is replaced in place. Its data is on a volume.
+	NoLicence bool
 	// Replicas is the number of core nodes. Zero, here and in the fields below, keeps what the sample has.
 	Replicas int32
 	// ConnEvictRate and SessEvictRate are connections and sessions a second.
@@ -83,6 +86,7 @@ const (
 	defaultSteady       = 3 * time.Second
 	defaultUpgradeLimit = 10 * time.Minute
 	defaultReplica      = 1.0
+	defaultVolumeSize   = "1Mi"
 	sampleFile          = "samples/emqx.yaml"
 )
 
@@ -107,6 +111,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.UpgradeLimit == 0 {
 		c.UpgradeLimit = defaultUpgradeLimit
+	}
+	if c.NoLicence {
+		c.Replicas, c.VolumeSize = 1, cmp.Or(c.VolumeSize, defaultVolumeSize)
 	}
 	if c.Clients < 0 || c.Steady < 0 || c.ReplicaSeconds < 0 || c.UpgradeLimit < 0 || c.Replicas < 0 || c.ConnEvictRate < 0 || c.SessEvictRate < 0 {
 		return c, errors.New("numbers of clients and nodes, rates and times cannot be negative")

@@ -13,6 +13,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/show"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/secrecy"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -76,6 +77,11 @@ func (r *run) measured(ctx context.Context) (measure.Figures, error) {
 	if err := r.connect(ctx); err != nil {
 		return measure.Figures{}, err
 	}
+	keeper, err := secrecy.Keep(ctx, r.target.Kube)
+	if err != nil {
+		return measure.Figures{}, err
+	}
+	defer keeper.Close()
 	sampler, err := measure.Sample(ctx, r.target, r.observer)
 	if err != nil {
 		return measure.Figures{}, err
@@ -91,7 +97,7 @@ func (r *run) measured(ctx context.Context) (measure.Figures, error) {
 	if err != nil {
 		return measure.Figures{}, err
 	}
-	figures, err := upgrade.Figures(ctx, func(ctx context.Context) (string, error) {
+	figures, err := upgrade.Figures(ctx, keeper, func(ctx context.Context) (string, error) {
 		return r.kubectl(ctx, "", "get", "emqx", r.target.Name, "-n", r.target.Namespace)
 	})
 	if err != nil {

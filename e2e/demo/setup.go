@@ -28,8 +28,9 @@ const (
 	// installLimit bounds the installation, readyLimit a cluster's way to Ready, both far beyond what is usual.
 	installLimit = 2 * time.Minute
 	readyLimit   = 5 * time.Minute
-	// licenceKey is anything but `default`, the community key that allows one node.
+	// licenceKey is anything but communityKey, which allows one node.
 	licenceKey   = "official-licence-key"
+	communityKey = "default"
 	listenerPort = "tcp-default"
 	pollInterval = 50 * time.Millisecond
 )
@@ -144,11 +145,15 @@ func (c *Config) sample(path string) (*unstructured.Unstructured, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the sample %s: %w", path, err)
 	}
+	key := licenceKey
+	if c.NoLicence {
+		key = communityKey
+	}
 	changes := []struct {
 		value any
 		path  []string
 	}{
-		{strings.ReplaceAll(configuration, `"..."`, `"`+licenceKey+`"`), []string{"spec", "config", "data"}},
+		{strings.ReplaceAll(configuration, `"..."`, `"`+key+`"`), []string{"spec", "config", "data"}},
 		{number(&c.Replicas, true), []string{"spec", "coreTemplate", "spec", "replicas"}},
 		{number(&c.ConnEvictRate, true), []string{"spec", "updateStrategy", "evacuationStrategy", "connEvictRate"}},
 		{number(&c.SessEvictRate, true), []string{"spec", "updateStrategy", "evacuationStrategy", "sessEvictRate"}},

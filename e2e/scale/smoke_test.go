@@ -1,13 +1,12 @@
 package scale_test
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/scale"
 )
 
@@ -22,18 +21,8 @@ func (l lines) Write(text []byte) (int, error) {
 // TestSmallBenchmark runs the benchmark with five clusters, and judges what the operator does by counting: how long things take
 // is told and not judged.
 func TestSmallBenchmark(t *testing.T) {
-	binary, err := filepath.Abs("../../bin/cluster")
-	require.NoError(t, err)
-	for _, name := range []string{"cluster", "kube", "emqx-bg-operator"} {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
-			t.Skipf("SKIPPED: bin/%s is not built; `make build` builds it", name)
-		}
-	}
-	if testing.Short() {
-		t.Skip("SKIPPED: a control plane is started only without -short")
-	}
 	results, err := scale.Run(t.Context(), scale.Config{
-		Dir: t.TempDir(), ClusterBinary: binary, Manifests: "../../manifests", Sizes: []int{5}, Clients: 60, Window: 4 * time.Second,
+		Dir: t.TempDir(), ClusterBinary: localkubetest.ClusterBinary(t), Manifests: "../../manifests", Sizes: []int{5}, Clients: 60, Window: 4 * time.Second,
 		Upgrades: []int{1}, Quick: true, Probes: 4, PodStart: 200 * time.Millisecond, PodStop: 100 * time.Millisecond, Out: lines{t},
 	})
 	require.NoError(t, err)

@@ -62,7 +62,7 @@ func (n *Node) newApps(fresh bool) (*apps, error) {
 	}
 	a.api = api.New(api.Config{
 		Cluster: n.membership, Broker: b, Evacuation: a.evacuate, Keys: n.keys, Config: n.store, Listeners: a.listeners, Storage: n.storage,
-		ReadKeys: n.readKeyFile, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
+		ReadKeys: n.reloadKeys, Licence: n.licence, Version: n.cfg.Version, TokenSecret: n.cfg.Cookie, Timeouts: n.cfg.API,
 		Facts: api.Facts{
 			Started: n.started, MemoryBytes: n.cfg.MemoryBytes, LogPath: n.cfg.logPath(), Role: "core",
 		},
@@ -74,12 +74,24 @@ func (n *Node) newApps(fresh bool) (*apps, error) {
 // open begins to serve clients and API users.
 func (n *Node) open(a *apps) error {
 	tree := n.store.Effective()
-	address, err := dashboardAddress(tree, n.cfg.Address)
+	address := dashboardAddress(tree, n.cfg.Address)
+	secure, certificate, err := n.cfg.secureDashboard(tree, n.secure)
 	if err != nil {
 		return err
 	}
+	if address == "" && secure == "" {
+		return errors.New("dashboard.listeners: neither http nor https is on: without them there is no API")
+	}
 	if err := a.listeners.openAll(tree); err != nil {
 		return err
+	}
+	if secure != "" {
+		if err := a.api.ServeTLS(secure, certificate); err != nil {
+			return err
+		}
+	}
+	if address == "" {
+		return nil
 	}
 	return a.api.Serve(address)
 }

@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +73,8 @@ type Config struct {
 	Version string
 	// MemoryBytes is memory_total in the API; 0 is the machine's.
 	MemoryBytes uint64
+	// Root is where the files of EMQX's container are; empty: where they say.
+	Root string
 	// KeyFile is the API key file; KeyLines are further keys in the form of its lines.
 	KeyFile  string
 	KeyLines []string
@@ -144,12 +147,49 @@ func (c Config) logPath() string {
 	return filepath.Join(filepath.Dir(c.DataDir), "log")
 }
 
-// dashboardAddress is where the API listens. It is an error when it is switched off.
-func dashboardAddress(tree settings.Tree, address string) (string, error) {
+// emqxHome is where EMQX lives in its image.
+const emqxHome = "/opt/emqx"
+
+// InPod is where a path of EMQX's container is on this machine; empty for none. Relative paths start at EMQX's home.
+func InPod(root, path string) string {
+	if root == "" || path == "" {
+		return path
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(emqxHome, path)
+	}
+	return filepath.Join(root, path)
+}
+
+func (c Config) inPod(path string) string { return InPod(c.Root, path) }
+
+// secureDashboard is where the API listens for HTTPS, and the certificate of that; empty where it does not.
+func (c Config) secureDashboard(tree settings.Tree, otherwise *tls.Config) (string, *tls.Config, error) {
+	bind, _ := tree.Get("dashboard", "listeners", "https", "bind")
+	port := settings.Port(settings.BindText(bind))
+	if port == "" || port == "0" {
+		return "", nil, nil
+	}
+	address := net.JoinHostPort(c.Address, port)
+	file := func(name string) string {
+		return c.inPod(tree.Text("", "dashboard", "listeners", "https", "ssl_options", name))
+	}
+	if file("certfile") == "" {
+		return address, otherwise, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(file("certfile"), file("keyfile"))
+	if err != nil {
+		return "", nil, fmt.Errorf("read the certificate of the dashboard: %w", err)
+	}
+	return address, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}, nil
+}
+
+// dashboardAddress is where the API listens for HTTP; empty where it does not.
+func dashboardAddress(tree settings.Tree, address string) string {
 	bind, _ := tree.Get("dashboard", "listeners", "http", "bind")
 	port := settings.Port(settings.BindText(bind))
 	if port == "" || port == "0" {
-		return "", errors.New("dashboard.listeners.http.bind is 0: without it there is no API")
+		return ""
 	}
-	return net.JoinHostPort(address, port), nil
+	return net.JoinHostPort(address, port)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/api"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/licence"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/membership"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/settings"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/standin/storage"
 )
 
@@ -62,7 +63,7 @@ func New(cfg Config) (*Node, error) {
 	if n.secure, err = selfSigned(cfg.Address); err != nil {
 		return nil, err
 	}
-	if n.keys, err = api.NewKeys(n.cfg.table("api_keys.json"), n.tellKey); err != nil {
+	if n.keys, err = api.NewKeys(n.cfg.table("api_keys.json"), n.cfg.Version, n.tellKey); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -141,7 +142,7 @@ func (n *Node) boot(ctx context.Context) error {
 
 // readKeys adds the keys of the file. A file that cannot be read is logged, and the node goes on without its keys.
 func (n *Node) readKeys() {
-	n.readKeyFile()
+	n.readKeyFile(n.cfg.KeyFile)
 	for _, line := range n.cfg.KeyLines {
 		if err := n.keys.PutLine(line); err != nil {
 			n.log.Error("API key", "error", err)
@@ -149,14 +150,24 @@ func (n *Node) readKeys() {
 	}
 }
 
-// readKeyFile is also what a change of the root api_key does.
-func (n *Node) readKeyFile() {
-	if n.cfg.KeyFile == "" {
+// readKeyFile reads a file of keys, if there is one.
+func (n *Node) readKeyFile(file string) {
+	if file == "" {
 		return
 	}
-	if err := n.keys.Bootstrap(n.cfg.KeyFile); err != nil {
+	if err := n.keys.Bootstrap(file); err != nil {
 		n.log.Error("API keys", "error", err)
 	}
+}
+
+// reloadKeys is what a change of the root api_key does, on each node: it reads the file that the configuration names, and the keys in
+// it overwrite those that all nodes have. On a node without that file nothing happens.
+func (n *Node) reloadKeys(tree settings.Tree) {
+	file := n.cfg.KeyFile
+	if n.cfg.Root != "" {
+		file = n.cfg.inPod(tree.Text("", "api_key", "bootstrap_file"))
+	}
+	n.readKeyFile(file)
 }
 
 // rejoin connects a known member with those of the others that run, before it takes clients. While one that ran longer than

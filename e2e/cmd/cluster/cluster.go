@@ -64,7 +64,7 @@ that has a command of its own runs that instead. Processes find in their environ
   LOCAL_POD_ADDRESS   the loopback address to listen on; the API shows it as 10.x.y.z in place of 127.x.y.z
   LOCAL_POD_ROOT      a directory with the pod's volumes at their mount paths
   LOCAL_DNS_ADDRESS   the cluster's DNS server, host:port
-  HTTP_PROXY          an HTTP proxy that leads to pods and Services
+  HTTP_PROXY          an HTTP proxy that leads to pods and Services; HTTPS_PROXY is the same
   KUBECONFIG          access as the pod's service account, if its token is mounted
 
 On a cluster that is up, the command adds rows to the image table and starts what has died.`,

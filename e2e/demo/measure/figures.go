@@ -22,6 +22,8 @@ const (
 	StarvedGapSeconds = 0.75
 	// StarvedShare of the machine's processor time in use tells the same: somebody waited for it all the while.
 	StarvedShare = 0.97
+	// PlaceSeconds is for how much longer than its pod takes to start a node that is replaced in place may have no client.
+	PlaceSeconds = 5.0
 )
 
 // Figures are what was measured of an upgrade.
@@ -60,8 +62,17 @@ type Figures struct {
 	// EvacuationKeysMissing which documented keys any of them lacked.
 	EvacuationsSeen       int      `json:"evacuationsSeen"`
 	EvacuationKeysMissing []string `json:"evacuationKeysMissing,omitempty"`
+	// InPlace tells that the node was replaced in place, under its name: From and To are the same. OutageSeconds is for how long
+	// no client was connected then.
+	InPlace       bool    `json:"inPlace,omitempty"`
+	OutageSeconds float64 `json:"outageSeconds,omitempty"`
+	// NodesBefore and NodesAfter are the names of the nodes.
+	NodesBefore []string `json:"nodesBefore"`
+	NodesAfter  []string `json:"nodesAfter"`
 	// Leftovers names pods, sets, members of EMQX and sites of its durable storage that should be gone.
 	Leftovers []string `json:"leftovers,omitempty"`
+	// SecretsTold names secrets of the cluster that are told in a log, an event, a status, metrics or another object.
+	SecretsTold []string `json:"secretsTold,omitempty"`
 	// Table is what `kubectl get emqx` printed at the end.
 	Table string `json:"table"`
 	// Patched is when the watch showed the change, Ready when it showed STATUS Ready again.
@@ -128,51 +139,85 @@ func (f *Figures) Failed() []string {
 	return names
 }
 
+// starved tells that the machine did not keep up.
+func (f *Figures) starved() bool {
+	return f.LongestGapSeconds > StarvedGapSeconds || f.BusyShare > StarvedShare
+}
+
+// add compares a figure with its limit.
+func (f *Figures) add(ok bool, name, value, limit string) {
+	f.Checks = append(f.Checks, Check{Name: name, Value: value, Limit: limit, OK: ok})
+}
+
+// inform shows a figure.
+func (f *Figures) inform(name, value string) { f.add(true, name, value, "") }
+
+// judge compares a figure that depends on the machine's speed with its limit.
+func (f *Figures) judge(ok bool, name, value, limit string) {
+	if !ok && f.starved() {
+		f.inform(name, value+" (the machine was starved: "+limit+")")
+		return
+	}
+	f.add(ok, name, value, limit)
+}
+
 // check compares the figures with their limits.
 func (f *Figures) check() {
-	add := func(ok bool, name, value, limit string) {
-		f.Checks = append(f.Checks, Check{Name: name, Value: value, Limit: limit, OK: ok})
+	f.add(f.ClientsBack == f.Clients, "clients on revision "+f.To, Count(f.ClientsBack), Count(f.Clients))
+	if f.InPlace {
+		f.checkInPlace()
+	} else {
+		f.checkBlueGreen()
 	}
-	inform := func(name, value string) { add(true, name, value, "") }
+	f.inform("clients are back within", fmt.Sprintf("%.2f s (19 of 20)", f.ReturnSeconds))
+	f.inform("longest gap between counts", fmt.Sprintf("%.1f s (due every 0.1 s)", f.LongestGapSeconds))
+	if f.BusyShare > 0 {
+		f.inform("processors in use", fmt.Sprintf("%.0f %%", 100*f.BusyShare))
+	}
+	f.add(inOrder(f.States, f.InPlace), "STATUS", strings.Join(stateNames(f.States), " → "), "Ready → phases → Ready")
+	f.add(len(f.Leftovers) == 0, "old pods, sets, members and sites left", orNone(f.Leftovers), "none")
+	f.add(len(f.SecretsTold) == 0, "secrets told in logs, objects, metrics", orNone(f.SecretsTold), "none")
+	f.add(documentedTable(f.Table), "kubectl get emqx", strings.Join(strings.Fields(firstLine(f.Table)), " "), "NAME STATUS AGE")
+	seconds := fmt.Sprintf("%.1f s", f.Seconds())
+	if f.InPlace {
+		f.inform("time from patch to Ready", seconds)
+		return
+	}
+	limit := FloorFactor * f.Floor.Total()
+	f.judge(f.Seconds() <= limit, "time from patch to Ready", seconds, fmt.Sprintf("at most %.1f s", limit))
+}
 
-	add(f.ClientsBack == f.Clients, "clients on revision "+f.To, Count(f.ClientsBack), Count(f.Clients))
-	add(f.MessagesLost == 0 && f.MessagesAcknowledged > 0, "messages lost", fmt.Sprintf("%s of %s", Count(f.MessagesLost), Count(f.MessagesAcknowledged)), "0")
-	inform("messages repeated", Count(f.MessagesRepeated))
-	inform("sessions lost", Count(f.SessionsLost))
-	add(f.MaxDisconnects <= 1, "most disconnects of a client", Count(f.MaxDisconnects), "at most 1")
-	starved := f.LongestGapSeconds > StarvedGapSeconds || f.BusyShare > StarvedShare
-	judge := func(ok bool, name, value, limit string) {
-		if starved && !ok {
-			inform(name, value+" (the machine was starved: "+limit+")")
-			return
-		}
-		add(ok, name, value, limit)
-	}
+// checkBlueGreen is that clients were moved from one set of nodes to another, and missed nothing.
+func (f *Figures) checkBlueGreen() {
+	f.add(f.MessagesLost == 0 && f.MessagesAcknowledged > 0, "messages lost", fmt.Sprintf("%s of %s", Count(f.MessagesLost), Count(f.MessagesAcknowledged)), "0")
+	f.inform("messages repeated", Count(f.MessagesRepeated))
+	f.inform("sessions lost", Count(f.SessionsLost))
+	f.add(f.MaxDisconnects <= 1, "most disconnects of a client", Count(f.MaxDisconnects), "at most 1")
 	away := int(AwayFactor * float64(f.Limit))
-	judge(f.MaxAway <= away, "most clients away at once", Count(f.MaxAway), "at most "+Count(away))
+	f.judge(f.MaxAway <= away, "most clients away at once", Count(f.MaxAway), "at most "+Count(away))
 	share := fmt.Sprintf("%.1f %%", 100*f.LowestShare)
 	if float64(f.Limit) <= 0.1*float64(f.Clients) {
-		judge(f.LowestShare >= LeastShare, "lowest share connected", share, fmt.Sprintf("at least %.0f %%", 100*LeastShare))
+		f.judge(f.LowestShare >= LeastShare, "lowest share connected", share, fmt.Sprintf("at least %.0f %%", 100*LeastShare))
 	} else {
-		inform("lowest share connected", share)
+		f.inform("lowest share connected", share)
 	}
-	inform("clients are back within", fmt.Sprintf("%.2f s (19 of 20)", f.ReturnSeconds))
-	inform("longest gap between counts", fmt.Sprintf("%.1f s (due every 0.1 s)", f.LongestGapSeconds))
-	if f.BusyShare > 0 {
-		inform("processors in use", fmt.Sprintf("%.0f %%", 100*f.BusyShare))
-	}
-	add(inOrder(f.States), "STATUS", strings.Join(stateNames(f.States), " → "), "Ready → phases → Ready")
 	keys := "all"
 	if len(f.EvacuationKeysMissing) > 0 {
 		keys = "without " + strings.Join(f.EvacuationKeysMissing, ", ")
 	}
-	add(f.EvacuationsSeen > 0 && len(f.EvacuationKeysMissing) == 0, "keys of nodeEvacuationsStatus",
+	f.add(f.EvacuationsSeen > 0 && len(f.EvacuationKeysMissing) == 0, "keys of nodeEvacuationsStatus",
 		fmt.Sprintf("%s, in %d entries", keys, f.EvacuationsSeen), "all")
-	add(len(f.Leftovers) == 0, "old pods, sets, members and sites left", orNone(f.Leftovers), "none")
-	add(documentedTable(f.Table), "kubectl get emqx", strings.Join(strings.Fields(firstLine(f.Table)), " "), "NAME STATUS AGE")
-	limit := FloorFactor * f.Floor.Total()
-	judge(f.Seconds() <= limit, "time from patch to Ready", fmt.Sprintf("%.1f s", f.Seconds()),
-		fmt.Sprintf("at most %.1f s", limit))
+}
+
+// checkInPlace is that a node came back under its name as soon as its pod had started. What was in its memory is gone: sessions,
+// and messages that were queued in them.
+func (f *Figures) checkInPlace() {
+	f.add(slices.Equal(f.NodesBefore, f.NodesAfter), "nodes", strings.Join(f.NodesAfter, ", "), "as before")
+	f.inform("messages lost", fmt.Sprintf("%s of %s: with one node, sessions in memory end", Count(f.MessagesLost), Count(f.MessagesAcknowledged)))
+	f.inform("sessions lost", Count(f.SessionsLost))
+	limit := f.Floor.SlowestStartSeconds + PlaceSeconds
+	f.judge(f.OutageSeconds <= limit, "nobody connected for", fmt.Sprintf("%.1f s", f.OutageSeconds),
+		fmt.Sprintf("at most %.1f s: the pod's start and %.0f s", limit, PlaceSeconds))
 }
 
 // stateNames are the values of STATUS one after the other.
@@ -188,7 +233,7 @@ func stateNames(changes []StateChange) []string {
 
 // inOrder says whether STATUS went from Ready through the phases back to Ready. Those that are left at once may have
 // been missed by the watch.
-func inOrder(changes []StateChange) bool {
+func inOrder(changes []StateChange, inPlace bool) bool {
 	names := stateNames(changes)
 	if len(names) < 3 || names[0] != "Ready" || names[len(names)-1] != "Ready" {
 		return false
@@ -201,6 +246,9 @@ func inOrder(changes []StateChange) bool {
 			return false
 		}
 		last = at
+	}
+	if inPlace {
+		return slices.Contains(names, string(v2beta1.PhaseProvisioning))
 	}
 	for _, needed := range []v2beta1.Phase{v2beta1.PhaseProvisioning, v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown} {
 		if !slices.Contains(names, string(needed)) {

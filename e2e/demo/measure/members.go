@@ -30,7 +30,7 @@ func (s *Sampler) members(ctx context.Context, pod podFacts) ([]member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its members: %w", pod.name, err)
 	}
-	request.SetBasicAuth(s.credentials.Key, s.credentials.Secret)
+	request.SetBasicAuth(s.credentials().Key, s.credentials().Secret)
 	response, err := plainHTTP().Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its members: %w", pod.name, err)
@@ -91,7 +91,7 @@ func (s *Sampler) sites(ctx context.Context, pod podFacts) ([]emqx.Site, error) 
 	if err != nil {
 		return nil, err
 	}
-	storage, err := s.client.Storage(ctx, emqx.Node{Name: pod.name, URL: address}, s.credentials)
+	storage, err := s.client.Storage(ctx, emqx.Node{Name: pod.name, URL: address}, s.credentials())
 	if errors.Is(err, emqx.ErrStorageDisabled) {
 		return nil, nil
 	}

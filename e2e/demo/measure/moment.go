@@ -29,6 +29,8 @@ type Moment struct {
 	Limit int32
 	// Estimated is when the old nodes will be empty; zero when it is not known.
 	Estimated time.Time
+	// Replicas is how many replicas of durable storage there are, Moving how many of them come or go.
+	Replicas, Moving int32
 	// WaitingFor is what the operator says that it waits for.
 	WaitingFor string
 }
@@ -46,6 +48,12 @@ func (u *Upgrade) At(now time.Time) Moment {
 		m.Rate, m.WaitingFor = upgrade.ClientsPerSecond, shortNames(upgrade.WaitingFor, emqx)
 		if upgrade.EstimatedEndTime != nil {
 			m.Estimated = upgrade.EstimatedEndTime.Time
+		}
+	}
+	if storage := emqx.Status.DSReplication; storage != nil {
+		for _, database := range storage.DBs {
+			m.Replicas += database.NumShardReplicas
+			m.Moving += database.NumTransitions
 		}
 	}
 	return m

@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -31,44 +32,74 @@ type RevisionSample struct {
 
 // Sampler asks every node for the number of its clients. A node that does not answer keeps its last number.
 type Sampler struct {
-	observer    *Observer
-	state       *state.State
-	client      *emqx.Client
-	credentials emqx.Credentials
-	tasks       sync.WaitGroup
+	observer *Observer
+	target   Target
+	state    *state.State
+	client   *emqx.Client
+	tasks    sync.WaitGroup
 
 	mu      sync.Mutex
+	taken   emqx.Credentials  // The key that EMQX took last.
 	counts  map[string]int    // By pod.
 	of      map[string]string // Revision by pod.
 	asking  map[string]bool   // By pod and address.
 	samples []RevisionSample
 }
 
-// readCredentials reads the operator's key to the API of EMQX.
-func readCredentials(ctx context.Context, target Target, name string) (emqx.Credentials, error) {
+// readCredentials reads the operator's keys to the API of EMQX: its own, then those that it had before.
+func readCredentials(ctx context.Context, target Target, name string) ([]emqx.Credentials, error) {
 	secret, err := target.Kube.CoreV1().Secrets(target.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s: %w", name, err)
+		return nil, fmt.Errorf("read the API key from Secret %s: %w", name, err)
 	}
-	password, ok := resources.OperatorSecret(string(secret.Data[resources.BootstrapAPIKeyKey]))
-	if !ok {
-		return emqx.Credentials{}, fmt.Errorf("read the API key from Secret %s: it has none of the operator", name)
+	own, previous := resources.OperatorKeys(secret.Data)
+	if own == nil {
+		return nil, fmt.Errorf("read the API key from Secret %s: it has none of the operator", name)
 	}
-	return emqx.Credentials{Key: resources.OperatorAPIKey, Secret: password}, nil
+	var known []emqx.Credentials
+	for _, key := range append([]resources.OperatorKey{*own}, previous...) {
+		credentials := emqx.Credentials{Key: resources.OperatorAPIKey, Secret: key.Secret}
+		if key.Scoped {
+			credentials.SystemKey = resources.SystemAPIKey
+		}
+		known = append(known, credentials)
+	}
+	return known, nil
+}
+
+// withCredentials asks with the first of the operator's keys that EMQX takes: keys may change while the upgrade goes on.
+func withCredentials(ctx context.Context, target Target, name string, ask func(emqx.Credentials) error) error {
+	known, err := readCredentials(ctx, target, name)
+	if err != nil {
+		return err
+	}
+	for _, credentials := range known {
+		if err = ask(credentials); !errors.Is(err, emqx.ErrUnauthorized) {
+			return err
+		}
+	}
+	return err
 }
 
 // Sample starts to ask the nodes, until ctx ends; Wait waits for that.
 func Sample(ctx context.Context, target Target, observer *Observer) (*Sampler, error) {
-	credentials, err := readCredentials(ctx, target, observer.Latest().BootstrapAPIKeySecretName())
+	known, err := readCredentials(ctx, target, observer.Latest().BootstrapAPIKeySecretName())
 	if err != nil {
 		return nil, err
 	}
 	s := &Sampler{
-		observer: observer, state: target.State, client: emqx.NewClient(nil), credentials: credentials,
+		observer: observer, target: target, state: target.State, client: emqx.NewClient(nil), taken: known[0],
 		counts: map[string]int{}, of: map[string]string{}, asking: map[string]bool{},
 	}
 	s.tasks.Go(func() { s.loop(ctx) })
 	return s, nil
+}
+
+// credentials are the operator's key that EMQX took last.
+func (s *Sampler) credentials() emqx.Credentials {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
 }
 
 // Wait waits until nobody is asked any more.
@@ -153,10 +184,21 @@ func (s *Sampler) clients(ctx context.Context, pod podFacts) (int, error) {
 		return 0, err
 	}
 	node := emqx.Node{Name: "emqx@" + pod.name + "." + s.observer.Latest().NodeDomain(), URL: address}
-	info, err := s.client.Info(ctx, node, s.credentials)
+	credentials := s.credentials()
+	info, err := s.client.Info(ctx, node, credentials)
+	if errors.Is(err, emqx.ErrUnauthorized) {
+		err = withCredentials(ctx, s.target, s.observer.Latest().BootstrapAPIKeySecretName(), func(other emqx.Credentials) error {
+			info, err = s.client.Info(ctx, node, other)
+			credentials = other
+			return err
+		})
+	}
 	if err != nil {
 		return 0, err
 	}
+	s.mu.Lock()
+	s.taken = credentials
+	s.mu.Unlock()
 	if !info.LiveConnections.Known {
 		return 0, fmt.Errorf("%s does not know how many clients it has", pod.name)
 	}

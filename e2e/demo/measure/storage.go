@@ -18,10 +18,6 @@ func Storage(ctx context.Context, target Target) (emqx.Storage, error) {
 	if err != nil {
 		return emqx.Storage{}, fmt.Errorf("read the resource: %w", err)
 	}
-	credentials, err := readCredentials(ctx, target, resource.BootstrapAPIKeySecretName())
-	if err != nil {
-		return emqx.Storage{}, err
-	}
 	pods, err := target.Kube.CoreV1().Pods(target.Namespace).List(ctx, metav1.ListOptions{LabelSelector: v2beta1.LabelInstance + "=" + target.Name})
 	if err != nil {
 		return emqx.Storage{}, fmt.Errorf("list the pods: %w", err)
@@ -38,7 +34,11 @@ func Storage(ctx context.Context, target Target) (emqx.Storage, error) {
 		if err != nil {
 			return emqx.Storage{}, fmt.Errorf("find the address of pod %s: %w", pod.Name, err)
 		}
-		storage, err := client.Storage(ctx, emqx.Node{Name: pod.Name, URL: fmt.Sprintf("http://%s:%d", address, apiPort)}, credentials)
+		var storage emqx.Storage
+		err = withCredentials(ctx, target, resource.BootstrapAPIKeySecretName(), func(credentials emqx.Credentials) (err error) {
+			storage, err = client.Storage(ctx, emqx.Node{Name: pod.Name, URL: fmt.Sprintf("http://%s:%d", address, apiPort)}, credentials)
+			return err
+		})
 		if err == nil {
 			return storage, nil
 		}

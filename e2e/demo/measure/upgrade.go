@@ -3,14 +3,17 @@ package measure
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/load"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/secrecy"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
@@ -106,8 +109,9 @@ func (u *Upgrade) Record(figures *Figures) *Record {
 	return &Record{Connected: u.load.Samples(), Revisions: u.sampler.recorded(), Figures: *figures}
 }
 
-// Figures waits for messages and clients under way and measures the upgrade. Table prints the resource as users see it.
-func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (string, error)) (Figures, error) {
+// Figures waits for messages and clients under way and measures the upgrade. The keeper knows the cluster's secrets, table prints the
+// resource as users see it.
+func (u *Upgrade) Figures(ctx context.Context, keeper *secrecy.Keeper, table func(context.Context) (string, error)) (Figures, error) {
 	samples := u.load.Samples()
 	drained := u.load.Drain(ctx, drainLimit)
 	emqx := u.observer.Latest()
@@ -123,7 +127,11 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 		EvacuationsSeen: u.keysSeen, EvacuationKeysMissing: u.keysMissing,
 		EMQXRequests: difference(u.asked, u.askedAfter), Floor: u.floor(emqx),
 	}
+	f.NodesBefore, f.NodesAfter = nodeNames(u.before), nodeNames(emqx)
+	// An upgrade that was turned round ends where it began, too, and has moved clients.
+	f.InPlace = f.From == f.To && !slices.Contains(stateNames(f.States), string(v2beta1.PhaseEvacuating))
 	f.LowestShare, f.LongestGapSeconds = dip(samples, u.patched, u.clients)
+	f.OutageSeconds = Outage(samples, u.patched).Seconds()
 	var err error
 	if f.ClientsBack, err = u.sampler.clientsOf(ctx, f.To, f.Clients); err != nil {
 		return f, err
@@ -137,8 +145,26 @@ func (u *Upgrade) Figures(ctx context.Context, table func(context.Context) (stri
 	if f.KubeRequests, err = kubeRequests(u.target.Dir, u.patched, u.ready); err != nil {
 		return f, err
 	}
+	if f.SecretsTold, err = u.secretsTold(ctx, keeper); err != nil {
+		return f, err
+	}
 	f.check()
 	return f, nil
+}
+
+// secretsTold names the secrets of the cluster that are told anywhere.
+func (u *Upgrade) secretsTold(ctx context.Context, keeper *secrecy.Keeper) ([]string, error) {
+	place := secrecy.Place{Kube: u.target.Kube, EMQX: u.target.EMQX, Logs: u.target.Dir.PodLogs()}
+	pods, err := u.target.Kube.CoreV1().Pods(OperatorNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the pods of the operator: %w", err)
+	}
+	for _, pod := range pods.Items {
+		if address, err := u.target.State.Reach(pod.Status.PodIP); err == nil {
+			place.Metrics = append(place.Metrics, fmt.Sprintf("http://%s:8080/metrics", address))
+		}
+	}
+	return keeper.Told(ctx, place)
 }
 
 // dip returns the least share of clients connected since the change, and the longest time between two counts.
@@ -155,6 +181,31 @@ func dip(samples []load.Sample, patched time.Time, clients int) (lowestShare, lo
 		before = sample.At
 	}
 	return lowestShare, longestGapSeconds
+}
+
+// Outage is for how long nobody was connected since a time.
+func Outage(samples []load.Sample, since time.Time) time.Duration {
+	var first, last time.Time
+	for _, sample := range samples {
+		if sample.Connected > 0 || sample.At.Before(since) {
+			continue
+		}
+		if first.IsZero() {
+			first = sample.At
+		}
+		last = sample.At
+	}
+	return last.Sub(first)
+}
+
+// nodeNames are the names of a cluster's nodes.
+func nodeNames(emqx *v2beta1.EMQX) []string {
+	var names []string
+	for _, node := range emqx.Status.CoreNodes {
+		names = append(names, node.Node)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // limitOf is how many clients may be away at once.

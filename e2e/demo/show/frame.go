@@ -54,6 +54,7 @@ func (v *view) picture(width int, paint bool) []string {
 			measure.Count(v.Stats.Connected), measure.Count(v.Expected), measure.Count(v.Stats.Away), measure.Count(v.Stats.MaxAway), measure.Count(v.Stats.Disconnects)),
 		fmt.Sprintf("messages   %s acknowledged, %s under way, %s repeated", measure.Count(v.Stats.Acked), measure.Count(v.Stats.Lost), measure.Count(v.Stats.Repeated)),
 		"eviction   " + v.eviction(),
+		"replicas   " + v.replicas(),
 		"waits for  " + orDash(v.WaitingFor),
 	} {
 		lines = append(lines, fit(text, width))
@@ -102,6 +103,13 @@ func (v *view) eviction() string {
 		return fmt.Sprintf("%s; empty at about %s, in %.0f s", text, v.Estimated.Local().Format(time.TimeOnly), left.Seconds())
 	}
 	return text + "; empty any moment"
+}
+
+func (v *view) replicas() string {
+	if v.Replicas == 0 {
+		return orDash("")
+	}
+	return fmt.Sprintf("%s of durable storage, %s on the move", measure.Count(v.Replicas), measure.Count(v.Moving))
 }
 
 // line is the view in one line.

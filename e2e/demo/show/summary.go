@@ -27,7 +27,6 @@ func Summary(out io.Writer, f *measure.Figures) error {
 			_, _ = fmt.Fprintf(table, "\t%s\t\t\n", line)
 		}
 	}
-	floor := f.Floor
 	_, _ = fmt.Fprintf(table, "\nPHASE\tSECONDS\n")
 	seconds := measure.PhaseSeconds(f.States, f.Patched, f.Ready)
 	for _, change := range f.States[1:] {
@@ -35,6 +34,21 @@ func Summary(out io.Writer, f *measure.Figures) error {
 			_, _ = fmt.Fprintf(table, "%s\t%6.1f\n", change.State, seconds[change.Phase])
 		}
 	}
+	if !f.InPlace {
+		printFloor(table, f)
+	}
+	printRequests(table, "THE OPERATOR ASKED KUBE-APISERVER", f.KubeRequests)
+	printRequests(table, "THE OPERATOR ASKED EMQX", f.EMQXRequests)
+	_, _ = fmt.Fprintf(table, "\n%s\n", verdict(f))
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print the summary: %w", err)
+	}
+	return nil
+}
+
+// printFloor prints the shortest time in which it could be done, by its parts.
+func printFloor(table io.Writer, f *measure.Figures) {
+	floor := f.Floor
 	_, _ = fmt.Fprintf(table, "\nFLOOR\tSECONDS\n")
 	for _, part := range []struct {
 		name    string
@@ -50,13 +64,6 @@ func Summary(out io.Writer, f *measure.Figures) error {
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%6.1f\n", part.name, part.seconds)
 	}
-	printRequests(table, "THE OPERATOR ASKED KUBE-APISERVER", f.KubeRequests)
-	printRequests(table, "THE OPERATOR ASKED EMQX", f.EMQXRequests)
-	_, _ = fmt.Fprintf(table, "\n%s\n", verdict(f))
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print the summary: %w", err)
-	}
-	return nil
 }
 
 // valueWidth is how wide a measured value may be before it is broken.
@@ -89,7 +96,10 @@ func printRequests(out io.Writer, title string, requests []measure.RequestCount)
 }
 
 func verdict(f *measure.Figures) string {
-	if f.OK() {
+	switch {
+	case f.OK() && f.InPlace:
+		return fmt.Sprintf("All figures hold: the node was replaced in place, and nobody was connected for %.1f s of %.1f s.", f.OutageSeconds, f.Seconds())
+	case f.OK():
 		return fmt.Sprintf("All figures hold: %s clients moved from %s to %s in %.1f s.", measure.Count(f.Clients), f.From, f.To, f.Seconds())
 	}
 	return "FAILED: " + strings.Join(f.Failed(), "; ")

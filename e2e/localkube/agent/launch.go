@@ -234,7 +234,7 @@ func (l *launcher) environment(ctx context.Context) (map[string]string, error) {
 	const noProxy = "127.0.0.1,localhost,127.0.0.0/8"
 	env, err := podenv.Build(ctx, l.source, l.pod, l.spec, l.addresses, l.allocatable, map[string]string{
 		"PATH": os.Getenv("PATH"), "HOME": root, "TMPDIR": filepath.Join(root, "tmp"), "HOSTNAME": hostName,
-		"HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": noProxy, "no_proxy": noProxy,
+		"HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": noProxy, "no_proxy": noProxy,
 		"KUBERNETES_SERVICE_HOST": l.config.State.ControlAddress().String(),
 		"KUBERNETES_SERVICE_PORT": strconv.Itoa(int(l.config.State.Ports.APIServer)),
 	})

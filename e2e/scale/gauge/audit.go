@@ -22,6 +22,9 @@ type Request struct {
 
 // Write reports whether the request changes something.
 func (r Request) Write() bool {
+	if r.Resource == "selfsubjectaccessreviews" {
+		return false // It is a question.
+	}
 	switch r.Verb {
 	case "create", "update", "patch", "delete", "deletecollection":
 		return true

@@ -65,11 +65,11 @@ func (s *Server) authenticateKey(r *http.Request, credentials string) *response 
 	if err != nil || !found {
 		return unauthorized("BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
 	}
-	role, ok := s.cfg.Keys.Check(key, secret)
+	known, ok := s.cfg.Keys.Check(key, secret)
 	if !ok {
 		return unauthorized("BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
 	}
-	if !role.allows(r.Method, r.URL.Path) {
+	if !known.allows(r.Method, r.URL.Path) {
 		refused := failure(http.StatusForbidden, "UNAUTHORIZED_ROLE",
 			"This API Key don't have permission to access this resource")
 		return &refused

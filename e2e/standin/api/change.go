@@ -184,7 +184,7 @@ func (s *Server) adopt(root string, before, after settings.Tree) error {
 	}
 	s.cfg.Broker.SetLimits(LimitsOf(after))
 	if root == "api_key" {
-		s.cfg.ReadKeys()
+		s.cfg.ReadKeys(after)
 	}
 	s.moveTo(dashboardPort(after))
 	s.failed.Range(func(id, _ any) bool {

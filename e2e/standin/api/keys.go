@@ -19,17 +19,21 @@ import (
 
 // Key is an API key as the nodes exchange it; the secret is not in it.
 type Key struct {
-	Key     string `json:"key"`
-	Salt    []byte `json:"salt"`
-	Hash    []byte `json:"hash"`
-	Role    Role   `json:"role"`
-	Version int64  `json:"version"` // unix nanoseconds; the later of two counts
+	Key  string `json:"key"`
+	Salt []byte `json:"salt"`
+	Hash []byte `json:"hash"`
+	Role Role   `json:"role"`
+	// Scopes are what it may be used for; nil for everything.
+	Scopes  []string `json:"scopes,omitempty"`
+	Version int64    `json:"version"` // unix nanoseconds; the later of two counts
 }
 
 // Keys is the table of API keys, the same on every node, and on the disk of each.
 type Keys struct {
-	path string    // where the table is kept; empty: nowhere
-	tell func(Key) // the other nodes
+	// Scoped tells that the imitated release knows scopes.
+	scoped bool
+	path   string    // where the table is kept; empty: nowhere
+	tell   func(Key) // the other nodes
 
 	mu   sync.RWMutex
 	keys map[string]Key
@@ -37,8 +41,8 @@ type Keys struct {
 
 // NewKeys reads the table that an earlier run has kept in the file, if it has; with no path nothing is kept. tell is called
 // with every key that is put here.
-func NewKeys(path string, tell func(Key)) (*Keys, error) {
-	k := &Keys{path: path, tell: tell, keys: map[string]Key{}}
+func NewKeys(path, version string, tell func(Key)) (*Keys, error) {
+	k := &Keys{path: path, scoped: knowsScopes(version), tell: tell, keys: map[string]Key{}}
 	if path == "" {
 		return k, nil
 	}
@@ -60,24 +64,24 @@ func hash(salt []byte, secret string) []byte {
 	return sum[:]
 }
 
-// Check gives a key's role if the secret is right.
-func (k *Keys) Check(key, secret string) (Role, bool) {
+// Check gives what is known of a key if the secret is right.
+func (k *Keys) Check(key, secret string) (Key, bool) {
 	k.mu.RLock()
 	entry, known := k.keys[key]
 	k.mu.RUnlock()
 	if !known || subtle.ConstantTimeCompare(entry.Hash, hash(entry.Salt, secret)) != 1 {
-		return "", false
+		return Key{}, false
 	}
-	return entry.Role, true
+	return entry, true
 }
 
-// Put enters a key here and on the other nodes, replacing its secret and role.
-func (k *Keys) Put(key, secret string, role Role) error {
+// Put enters a key here and on the other nodes, replacing its secret, role and scopes.
+func (k *Keys) Put(key, secret string, role Role, scopes []string) error {
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
 		return fmt.Errorf("make a salt: %w", err)
 	}
-	entry := Key{Key: key, Salt: salt, Hash: hash(salt, secret), Role: role, Version: time.Now().UnixNano()}
+	entry := Key{Key: key, Salt: salt, Hash: hash(salt, secret), Role: role, Scopes: scopes, Version: time.Now().UnixNano()}
 	if err := k.Learn(entry); err != nil {
 		return err
 	}
@@ -120,9 +124,9 @@ func (k *Keys) All() []Key {
 	return all
 }
 
-var errBadLine = errors.New("line is not key:secret or key:secret:role")
+var errBadLine = errors.New("line is not key:secret, key:secret:role or, where keys have scopes, key:secret:role:scopes")
 
-// Bootstrap puts the keys of a file: key:secret or key:secret:role a line. A bad line ends the reading; the keys
+// Bootstrap puts the keys of a file: key:secret, key:secret:role or key:secret:role:scope,... a line. A bad line ends the reading; the keys
 // before it stay.
 func (k *Keys) Bootstrap(path string) error {
 	data, err := os.ReadFile(path)
@@ -149,12 +153,16 @@ func (k *Keys) Bootstrap(path string) error {
 func (k *Keys) PutLine(line string) error {
 	parts := strings.Split(line, ":")
 	role := Administrator
-	if len(parts) == 3 {
+	if len(parts) >= 3 {
 		role = Role(parts[2])
+	}
+	var scopes []string
+	if len(parts) == 4 && k.scoped {
+		scopes, parts = bootstrapScopes(parts[3]), parts[:3]
 	}
 	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" ||
 		(role != Administrator && role != Viewer && role != Publisher) {
 		return errBadLine
 	}
-	return k.Put(parts[0], parts[1], role)
+	return k.Put(parts[0], parts[1], role, scopes)
 }

@@ -87,34 +87,34 @@ func TestRoles(t *testing.T) {
 func TestKeyFile(t *testing.T) {
 	var told []Key
 	path := filepath.Join(t.TempDir(), "keys.json")
-	keys, err := NewKeys(path, func(k Key) { told = append(told, k) })
+	keys, err := NewKeys(path, "6.0.1", func(k Key) { told = append(told, k) })
 	require.NoError(t, err)
 	require.NoError(t, keys.PutLine("a:1"))
 	require.NoError(t, keys.PutLine("b:2:viewer"))
 	for _, bad := range []string{"", "a", "a:", ":1", "a:1:king", "a:1:viewer:x"} {
 		require.ErrorIs(t, keys.PutLine(bad), errBadLine, bad)
 	}
-	role, ok := keys.Check("b", "2")
+	known, ok := keys.Check("b", "2")
 	require.True(t, ok)
-	require.Equal(t, Viewer, role)
+	require.Equal(t, Viewer, known.Role)
 	_, ok = keys.Check("b", "3")
 	require.False(t, ok)
 	require.NoError(t, keys.PutLine("a:9"), "a secret is replaced")
 	_, ok = keys.Check("a", "1")
 	require.False(t, ok)
 	require.Len(t, told, 3)
-	other, err := NewKeys("", func(Key) {})
+	other, err := NewKeys("", "6.0.1", func(Key) {})
 	require.NoError(t, err)
 	for i := len(told) - 1; i >= 0; i-- { // whatever the order, the latest counts
 		require.NoError(t, other.Learn(told[i]))
 	}
 	_, ok = other.Check("a", "9")
 	require.True(t, ok)
-	again, err := NewKeys(path, func(Key) {})
+	again, err := NewKeys(path, "6.0.1", func(Key) {})
 	require.NoError(t, err)
-	role, ok = again.Check("b", "2")
+	known, ok = again.Check("b", "2")
 	require.True(t, ok, "keys are kept")
-	require.Equal(t, Viewer, role)
+	require.Equal(t, Viewer, known.Role)
 	data, err := json.Marshal(told)
 	require.NoError(t, err)
 	require.NotContains(t, string(data), `"9"`, "secrets do not travel")
@@ -122,4 +122,33 @@ func TestKeyFile(t *testing.T) {
 
 func TestErlangTerms(t *testing.T) {
 	require.Equal(t, `#{<<"a">> => [1,true,<<"x">>,null]}`, erlang([]byte(`{"a":[1,true,"x",null]}`)))
+}
+
+// TestScopes: where the release knows scopes, a key has those of its line, and system never beside others.
+func TestScopes(t *testing.T) {
+	keys, err := NewKeys("", "6.0.3", func(Key) {})
+	require.NoError(t, err)
+	for line, want := range map[string][]string{
+		"a:1": nil, "b:1:administrator": nil, "c:1:administrator:cluster_operations,license": {"cluster_operations", "license"},
+		"d:1:administrator:system": {"system"}, "e:1:administrator:cluster_operations,system": {"cluster_operations"}, "f:1:administrator:nonsense": {},
+	} {
+		require.NoError(t, keys.PutLine(line))
+		known, ok := keys.Check(line[:1], "1")
+		require.True(t, ok)
+		require.Equal(t, want, known.Scopes, line)
+	}
+	cluster, _ := keys.Check("c", "1")
+	system, _ := keys.Check("d", "1")
+	none, _ := keys.Check("f", "1")
+	for path, needs := range map[string]string{
+		"/nodes/a": "cluster_operations", "/cluster": "cluster_operations", "/load_rebalance/status": "cluster_operations", "/license": "license",
+		"/ds/sites": "system", "/listeners/tcp:default": "system", "/configs": "system", "/clients": "connections",
+	} {
+		require.Equal(t, needs == "cluster_operations" || needs == "license", cluster.allows("GET", basePath+path), path)
+		require.Equal(t, needs == "system", system.allows("GET", basePath+path), path)
+		require.False(t, none.allows("GET", basePath+path), path)
+	}
+	for release, knows := range map[string]bool{"5.8.9": false, "5.10.4": true, "6.0.1": false, "6.0.3": true, "6.1.1": false, "6.2.1": true, "6.3.0": true} {
+		require.Equal(t, knows, knowsScopes(release), release)
+	}
 }

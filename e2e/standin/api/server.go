@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,8 +65,8 @@ type Config struct {
 	Listeners  Listeners
 	Licence    *licence.Licence
 	Storage    *storage.Service
-	// ReadKeys loads the API key file again.
-	ReadKeys func()
+	// ReadKeys loads the API key file of a configuration.
+	ReadKeys func(settings.Tree)
 	Facts    Facts
 	Version  string // such as 6.0.1
 	// TokenSecret signs dashboard tokens; all nodes of a cluster have the same.
@@ -94,6 +95,7 @@ type Server struct {
 
 	httpMu sync.Mutex
 	http   *http.Server
+	https  *http.Server
 	host   string
 	port   string
 }
@@ -123,8 +125,24 @@ func (s *Server) serveLocked(address string) error {
 	if s.host, s.port, err = net.SplitHostPort(address); err != nil {
 		return errors.Join(fmt.Errorf("address of the dashboard: %w", err), ln.Close())
 	}
+	s.http = s.serveOn(ln)
+	return nil
+}
+
+// ServeTLS begins to listen for HTTPS. Where it listens does not change afterwards.
+func (s *Server) ServeTLS(address string, config *tls.Config) error {
+	s.httpMu.Lock()
+	defer s.httpMu.Unlock()
+	ln, err := tls.Listen("tcp", address, config)
+	if err != nil {
+		return fmt.Errorf("listen for the dashboard: %w", err)
+	}
+	s.https = s.serveOn(ln)
+	return nil
+}
+
+func (s *Server) serveOn(ln net.Listener) *http.Server {
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 15 * time.Second, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
-	s.http = server
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -132,7 +150,7 @@ func (s *Server) serveLocked(address string) error {
 			s.cfg.Log.Error("dashboard listener", "error", err)
 		}
 	}()
-	return nil
+	return server
 }
 
 // moveTo makes the API listen on another port, or on none when it is 0. The request that asked for it is answered on the
@@ -174,11 +192,13 @@ func (s *Server) Close() error {
 	s.ready.Store(false)
 	s.cancel()
 	s.httpMu.Lock()
-	server := s.http
+	servers := []*http.Server{s.http, s.https}
 	s.httpMu.Unlock()
 	var err error
-	if server != nil {
-		err = server.Close()
+	for _, server := range servers {
+		if server != nil {
+			err = errors.Join(err, server.Close())
+		}
 	}
 	s.wg.Wait()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +139,7 @@ func (f flags) resolve(environ []string) (standin.Config, error) {
 	tree := layers.Effective(nil)
 	cfg := standin.Config{
 		Layers: layers, Address: f.address, Cookie: f.cookie, DataDir: f.data, Version: f.version, MemoryBytes: f.memoryBytes,
-		KeyLines: f.keys, KeyFile: f.keyFile,
+		KeyLines: f.keys, KeyFile: f.keyFile, Root: root,
 		Resolver: standin.Resolver{Server: env["LOCAL_DNS_ADDRESS"], PodNetwork: env["LOCAL_POD_ADDRESS"] != ""},
 		Timing:   standin.Timing{Boot: inSeconds(f.bootSeconds), Retry: inSeconds(f.retrySeconds)},
 		Log:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
@@ -148,11 +147,11 @@ func (f flags) resolve(environ []string) (standin.Config, error) {
 	f.scale(&cfg)
 	cfg.Name = f.nodeName(env, tree)
 	if cfg.DataDir == "" && root != "" {
-		cfg.DataDir = inPod(root, tree.Text("data", "node", "data_dir"))
+		cfg.DataDir = standin.InPod(root, tree.Text("data", "node", "data_dir"))
 	}
 	if cfg.KeyFile == "" {
 		if file := tree.Text("", "api_key", "bootstrap_file"); file != "" {
-			cfg.KeyFile = inPod(root, file)
+			cfg.KeyFile = standin.InPod(root, file)
 		}
 	}
 	prefix, _, _ := strings.Cut(cfg.Name, "@")
@@ -266,20 +265,6 @@ func (f flags) nodeName(env environment, tree settings.Tree) string {
 		host = "10." + strings.TrimPrefix(host, "127.")
 	}
 	return prefix + "@" + host
-}
-
-// emqxHome is where EMQX lives in its image.
-const emqxHome = "/opt/emqx"
-
-// inPod is where a path of EMQX's container is on this machine. Relative paths start at EMQX's home.
-func inPod(root, path string) string {
-	if root == "" {
-		return path
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(emqxHome, path)
-	}
-	return filepath.Join(root, path)
 }
 
 func inSeconds(v float64) time.Duration { return time.Duration(v * float64(time.Second)) }

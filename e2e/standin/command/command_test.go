@@ -14,8 +14,8 @@ import (
 // In a pod everything comes from the environment and the files, as with EMQX's image.
 func TestInAPod(t *testing.T) {
 	root := t.TempDir()
-	require.NoError(t, os.MkdirAll(filepath.Join(root, emqxHome, "etc"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(root, emqxHome, "etc", "emqx.conf"),
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "opt", "emqx", "etc"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "opt", "emqx", "etc", "emqx.conf"),
 		[]byte(`listeners.tcp.default.bind = "0.0.0.0:1884"`), 0o600))
 	cfg, err := flags{logLevel: "info", timeoutScale: 1}.resolve([]string{
 		"LOCAL_POD_ADDRESS=127.1.2.3", "LOCAL_POD_ROOT=" + root, "LOCAL_DNS_ADDRESS=127.1.0.10:53",
@@ -28,8 +28,8 @@ func TestInAPod(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "emqx@core-0.headless.ns.svc.cluster.local", cfg.Name)
 	require.Equal(t, "127.1.2.3", cfg.Address)
-	require.Equal(t, filepath.Join(root, emqxHome, "data"), cfg.DataDir)
-	require.Equal(t, filepath.Join(root, emqxHome, "data", "bootstrap_api_key"), cfg.KeyFile)
+	require.Equal(t, filepath.Join(root, "opt", "emqx", "data"), cfg.DataDir)
+	require.Equal(t, filepath.Join(root, "opt", "emqx", "data", "bootstrap_api_key"), cfg.KeyFile)
 	require.Equal(t, 2500*time.Millisecond, cfg.Timing.Boot)
 	require.EqualValues(t, 1024, cfg.MemoryBytes)
 	require.Equal(t, storage.Times{Join: 2500 * time.Millisecond, Leave: 100 * time.Millisecond, Remove: 30 * time.Second}, cfg.Storage)
