@@ -1,3 +1,3 @@
-// Package scenarios has the end-to-end tests of the operator: upgrades under load on a real control plane, measured as
-// the demo measures them, with nodes that freeze, images that do not exist and specifications that must be refused.
+// Package scenarios has the end-to-end tests of what people do with the operator on a real control plane: install it, take a
+// cluster over, write specifications that must be refused, and edit what they should not. Upgrades under load are in upgrades.
 package scenarios

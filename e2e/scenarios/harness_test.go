@@ -17,29 +17,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/state"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/secrecy"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 )
-
-// patience is how long anything may take on a machine that is busy with other things.
-const patience = 3 * time.Minute
-
-// programs is the program `cluster`, with the control plane and the operator beside it.
-func programs(t *testing.T) string {
-	t.Helper()
-	binary, err := filepath.Abs("../../bin/cluster")
-	require.NoError(t, err)
-	for _, name := range []string{"cluster", "kube", "emqx-bg-operator"} {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(binary), name)); err != nil {
-			t.Skipf("SKIPPED: bin/%s is not built; `make build` builds it", name)
-		}
-	}
-	if testing.Short() {
-		t.Skip("SKIPPED: a cluster is started only without -short")
-	}
-	return binary
-}
 
 // installed is a cluster with the operator.
 type installed struct {
@@ -53,11 +36,11 @@ type installed struct {
 // start starts a cluster.
 func start(t *testing.T) *installed {
 	t.Helper()
-	c := &installed{t: t, binary: programs(t)}
+	c := &installed{t: t, binary: localkubetest.ClusterBinary(t)}
 	path := filepath.Join(t.TempDir(), "cluster")
 	require.NoError(t, localkube.Up(t.Context(), localkube.UpOptions{Dir: path, ClusterBinary: c.binary}))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), localkubetest.Patience)
 		defer cancel()
 		if err := localkube.Down(ctx, localkube.DownOptions{Dir: path}); err != nil {
 			t.Error(err)
@@ -68,6 +51,17 @@ func start(t *testing.T) *installed {
 	require.NoError(t, err)
 	c.kube, err = localkube.Client(c.dir)
 	require.NoError(t, err)
+	keeper, err := secrecy.Keep(t.Context(), c.kube)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		defer keeper.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), localkubetest.Patience)
+		defer cancel()
+		told, err := keeper.Told(ctx, secrecy.Place{Kube: c.kube, EMQX: c.emqx, Logs: c.dir.PodLogs()})
+		if err != nil || len(told) > 0 {
+			t.Errorf("secrets that are told: %v, %v", told, err)
+		}
+	})
 	config, err := clientcmd.BuildConfigFromFlags("", c.dir.AdminKubeconfig())
 	require.NoError(t, err)
 	c.emqx, err = versioned.NewForConfig(config)
@@ -80,9 +74,25 @@ func start(t *testing.T) *installed {
 func install(t *testing.T) *installed {
 	t.Helper()
 	c := start(t)
+	t.Cleanup(func() { c.tellWhy(t) })
 	c.must("", "apply", "-k", "../../manifests")
 	c.must("", "-n", "emqx-bg-operator-system", "rollout", "status", "deployment/emqx-bg-operator", "--timeout=120s")
 	return c
+}
+
+// tellWhy prints what the operator said, after a failure.
+func (c *installed) tellWhy(t *testing.T) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(c.dir.PodLogs(), "emqx-bg-operator-system_*", "*", "*"))
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		t.Logf("%s:\n%s", file, text)
+	}
 }
 
 // kubectl runs kubectl; its output is standard output and standard error together.
@@ -141,7 +151,7 @@ func (c *installed) until(what string, wanted func(*v2beta1.EMQX) bool) *v2beta1
 	require.Eventually(c.t, func() bool {
 		emqx = c.get()
 		return emqx.Status.ObservedGeneration == emqx.Generation && wanted(emqx)
-	}, patience, 100*time.Millisecond, what)
+	}, localkubetest.Patience, 100*time.Millisecond, what)
 	return emqx
 }
 

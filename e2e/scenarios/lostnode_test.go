@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -42,7 +43,7 @@ func TestWhatIsToldOfALostNode(t *testing.T) {
 		return err == nil && slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool {
 			return taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute
 		})
-	}, patience, 50*time.Millisecond, "the node controller knows it")
+	}, localkubetest.Patience, 50*time.Millisecond, "the node controller knows it")
 	// It looks when a pod comes to a node that is lost, as it does when a node with pods is: that takes a kubelet, and minutes.
 	require.NoError(t, pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: "lost"}}, metav1.CreateOptions{}))
 
@@ -58,12 +59,12 @@ func TestWhatIsToldOfALostNode(t *testing.T) {
 			return reached()
 		}
 	}
-	require.Eventually(t, look(func() bool { return told[corev1.PodReady] == corev1.ConditionFalse }), patience, 50*time.Millisecond, "the node controller calls it not ready")
+	require.Eventually(t, look(func() bool { return told[corev1.PodReady] == corev1.ConditionFalse }), localkubetest.Patience, 50*time.Millisecond, "the node controller calls it not ready")
 	require.Equal(t, corev1.ConditionTrue, told[corev1.ContainersReady], "and leaves all else as the kubelet last told it")
 	require.Equal(t, corev1.ConditionTrue, told[v2beta1.ConditionOnServing])
 
 	c.must("", "taint", "node", "lost", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
-	require.Eventually(t, look(func() bool { return pod.Status.Phase == corev1.PodFailed && pod.DeletionTimestamp != nil }), patience, 50*time.Millisecond, "the collector of pods calls it failed and deletes it")
+	require.Eventually(t, look(func() bool { return pod.Status.Phase == corev1.PodFailed && pod.DeletionTimestamp != nil }), localkubetest.Patience, 50*time.Millisecond, "the collector of pods calls it failed and deletes it")
 	require.NotNil(t, pod.Status.ContainerStatuses[0].State.Running, "although its container is told to run for ever")
 	c.must("", "patch", "pod", pod.Name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
 }

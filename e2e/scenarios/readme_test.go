@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 )
 
 // documentedCommands are the commands of the README, in its order, and before those that take it all away those of other pages.
@@ -22,13 +24,13 @@ func documentedCommands(t *testing.T) []string {
 	end := slices.IndexFunc(commands, func(command string) bool { return strings.HasPrefix(command, "kubectl delete") })
 	require.Positive(t, end)
 	var pages []string
-	for _, page := range []string{"durable-storage", "versions", "volumes", "disruptions"} {
+	for _, page := range []string{"durable-storage", "versions", "volumes", "keys", "disruptions"} {
 		pages = append(pages, commandsOf(t, "docs/"+page+".md")...)
 	}
 	return slices.Insert(commands, end, pages...)
 }
 
-// commandsOf are the commands of a page: the lines that are indented by four spaces and begin with the name of a program.
+// commandsOf are the commands of a page: the lines that are indented by four spaces at least and begin with the name of a program.
 func commandsOf(t *testing.T, page string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", page))
@@ -36,6 +38,7 @@ func commandsOf(t *testing.T, page string) []string {
 	var commands []string
 	for line := range strings.Lines(string(text)) {
 		command, indented := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ")
+		command = strings.TrimLeft(command, " ") // In a list they are indented more.
 		program, _, _ := strings.Cut(command, " ")
 		if indented && (program == "kubectl" || program == "make" || program == "skopeo") {
 			command, _, _ = strings.Cut(command, " #")
@@ -46,16 +49,13 @@ func commandsOf(t *testing.T, page string) []string {
 }
 
 // TestReadme runs the commands of the README and of other pages in their order, as a stranger would paste them, in a directory with the
-// manifests in which only the licence key was put in.
+// manifests in which only the licence key was put in, and the CA of a user.
 func TestReadme(t *testing.T) {
 	c := start(t)
-	work := t.TempDir()
-	require.NoError(t, os.CopyFS(filepath.Join(work, "manifests"), os.DirFS("../../manifests")))
-	require.NoError(t, writeFile(filepath.Join(work, "manifests", "samples", "emqx.yaml"), sample(t)))
-	// kubectl as a person has it: on the path, with a cluster to talk to.
-	shim := fmt.Sprintf("#!/bin/sh\nexec %s kubectl --dir %s -- \"$@\"\n", c.binary, c.dir)
-	require.NoError(t, os.WriteFile(filepath.Join(work, "kubectl"), []byte(shim), 0o700))
-	t.Setenv("PATH", work+":"+os.Getenv("PATH"))
+	work := c.desk()
+	ca, err := os.ReadFile(c.dir.PKI("ca.crt"))
+	require.NoError(t, err)
+	require.NoError(t, writeFile(filepath.Join(work, "ca.crt"), string(ca)))
 
 	ran := 0
 	for _, command := range documentedCommands(t) {
@@ -78,11 +78,24 @@ func TestReadme(t *testing.T) {
 	require.Greater(t, ran, 10, "the README has fewer commands than it should, or they are not found")
 }
 
+// desk is a directory with the manifests, in which only the licence key was put in, and kubectl on the path as a person has it, with a
+// cluster to talk to.
+func (c *installed) desk() string {
+	c.t.Helper()
+	work, t := c.t.TempDir(), c.t
+	require.NoError(t, os.CopyFS(filepath.Join(work, "manifests"), os.DirFS("../../manifests")))
+	require.NoError(t, writeFile(filepath.Join(work, "manifests", "samples", "emqx.yaml"), sample(t)))
+	shim := fmt.Sprintf("#!/bin/sh\nexec %s kubectl --dir %s -- \"$@\"\n", c.binary, c.dir)
+	require.NoError(t, os.WriteFile(filepath.Join(work, "kubectl"), []byte(shim), 0o700))
+	t.Setenv("PATH", work+":"+os.Getenv("PATH"))
+	return work
+}
+
 // paste runs a line in a shell and returns what it printed. A command that never ends by itself is ended when it has
 // printed something.
 func paste(t *testing.T, directory, line string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), localkubetest.Patience)
 	defer cancel()
 	command := exec.CommandContext(ctx, "sh", "-c", line)
 	command.Dir = directory

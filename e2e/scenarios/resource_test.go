@@ -2,6 +2,8 @@ package scenarios
 
 import (
 	"encoding/base64"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +13,9 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -76,13 +80,36 @@ func TestResource(t *testing.T) {
 		require.Len(t, sets.Items, 1, "neither the first set nor the broken one is left")
 	})
 
-	t.Run("a drain is held for one node too many of those that serve, and for none that leaves", func(t *testing.T) {
+	t.Run("evictions are refused, and what is on a Kubernetes node that is drained leaves by itself, one by one", func(t *testing.T) {
 		c.t = t
+		byDefault := func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == "" && b.Status.CurrentHealthy == 3 && b.Status.DisruptionsAllowed == 0
+		}
+		c.budget("of all core nodes", byDefault)
+		require.True(t, apierrors.IsTooManyRequests(c.evict(name+"-core-"+c.get().Status.CoreNodesStatus.CurrentRevision+"-0")))
+		before := c.podUIDs()
+		c.must("", "cordon", "local")
+		c.until("a pod leaves", func(e *v2beta1.EMQX) bool { return e.Status.Drain != nil && e.Status.Drain.KubernetesNode == "local" })
+		c.until("it has nowhere to go", func(e *v2beta1.EMQX) bool {
+			return e.Status.Drain == nil && strings.Contains(condition(e, v2beta1.ConditionReady).Message, "unschedulable")
+		})
+		left := slices.DeleteFunc(c.podUIDs(), func(uid types.UID) bool { return !slices.Contains(before, uid) })
+		require.Len(t, left, 2, "the others stay until it is there again")
+		c.must("", "uncordon", "local")
+		c.until("all are there again", ready)
+		require.Subset(t, c.podUIDs(), left, "nobody else had to leave")
+		c.budget("of all core nodes", byDefault)
+		require.Contains(t, c.must("", "events", "--for", "emqx/"+name), "NodeDrained")
+	})
+
+	t.Run("a drain is held for one node too many of those that serve, and for none that leaves, where the user says how many", func(t *testing.T) {
+		c.t = t
+		c.patch(`{"spec":{"coreTemplate":{"spec":{"maxUnavailable":1}}}}`)
 		from := c.get().Status.CoreNodesStatus.CurrentRevision
 		c.budget("of the revision that serves", func(b *policyv1.PodDisruptionBudget) bool {
 			return b.Spec.Selector.MatchLabels[v2beta1.LabelPodTemplateHash] == from && b.Status.DisruptionsAllowed == 1
 		})
-		c.patch(`{"spec":{"coreTemplate":{"metadata":{"annotations":{"drained":"yes"}},"spec":{"minAvailable":3}},"updateStrategy":{"initialDelaySeconds":600}}}`)
+		c.patch(`{"spec":{"coreTemplate":{"metadata":{"annotations":{"drained":"yes"}},"spec":{"minAvailable":3,"maxUnavailable":null}},"updateStrategy":{"initialDelaySeconds":600}}}`)
 		to := c.until("the switch", func(e *v2beta1.EMQX) bool {
 			return e.Status.Phase == v2beta1.PhaseSwitching && e.Status.CoreNodesStatus.CurrentRevision == e.Status.CoreNodesStatus.UpdateRevision
 		}).Status.CoreNodesStatus.UpdateRevision
@@ -96,9 +123,8 @@ func TestResource(t *testing.T) {
 		c.patch(`{"spec":{"coreTemplate":{"spec":{"minAvailable":null}},"updateStrategy":{"initialDelaySeconds":1}}}`)
 		c.until("the upgrade", ready)
 		c.budget("as by default", func(b *policyv1.PodDisruptionBudget) bool {
-			return b.Spec.MinAvailable == nil && b.Status.DisruptionsAllowed == 1 && b.Status.ObservedGeneration == b.Generation
+			return b.Spec.MinAvailable.IntVal != 3 && b.Status.DisruptionsAllowed == 0 && b.Status.ObservedGeneration == b.Generation
 		})
-		require.NoError(t, c.evict(name+"-core-"+to+"-0"))
 	})
 
 	t.Run("a syntax error in the configuration changes nothing and says where it is", func(t *testing.T) {
@@ -120,7 +146,7 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			message := condition(c.get(), v2beta1.ConditionStalled).Message
 			return containsAll(message, "exit code 7", "the disk is full")
-		}, patience, stalledPoll, condition(stalled, v2beta1.ConditionStalled).Message)
+		}, localkubetest.Patience, stalledPoll, condition(stalled, v2beta1.ConditionStalled).Message)
 		c.patch(`{"spec":{"coreTemplate":{"spec":{"command":null}}}}`)
 		c.until("back at the revision that serves", ready)
 	})
@@ -151,7 +177,7 @@ func TestResource(t *testing.T) {
 		c.until("Ready", ready)
 		require.Eventually(t, func() bool {
 			return containsAll(c.must("", "get", "events"), "FieldHasNoEffect", "spec.config.mode")
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 	})
 
 	t.Run("a volume for each node, that goes with the resource, and none any more", func(t *testing.T) {
@@ -162,10 +188,10 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			claims := c.allClaims()
 			return len(claims) == 3 && len(claims[0].OwnerReferences) == 1
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 		c.patch(`{"spec":{"coreTemplate":{"spec":{"volumeClaimTemplates":null}}}}`)
 		c.until("the upgrade", ready)
-		require.Eventually(t, func() bool { return len(c.allClaims()) == 0 }, patience, stalledPoll)
+		require.Eventually(t, func() bool { return len(c.allClaims()) == 0 }, localkubetest.Patience, stalledPoll)
 	})
 
 	t.Run("what was deleted or edited by hand is put back", func(t *testing.T) {
@@ -179,9 +205,11 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			output, err := c.kubectl("", "get", "service/"+name+"-listeners", "configmap/"+configs, "-o", "name")
 			return err == nil && output != "" && containsAll(c.must("", "get", "service", name+"-dashboard", "-o", "jsonpath={.spec.selector}"), `"apps.emqx.io/instance":"`+name+`"`)
-		}, patience, stalledPoll)
-		require.Eventually(t, func() bool { return c.secret(name+"-bootstrap-api-key") != nil }, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
+		require.Eventually(t, func() bool { return c.secret(name+"-bootstrap-api-key") != nil }, localkubetest.Patience, stalledPoll)
 		require.Equal(t, keys, c.secret(name+"-bootstrap-api-key"), "the nodes know these keys and no others")
+		c.must("", "patch", "secret", name+"-bootstrap-api-key", "--type=merge", "-p", `{"data":null}`)
+		require.Eventually(t, func() bool { return reflect.DeepEqual(keys, c.secret(name+"-bootstrap-api-key")) }, localkubetest.Patience, stalledPoll, "they were emptied")
 		c.until("Ready", ready)
 	})
 
@@ -198,7 +226,7 @@ func TestResource(t *testing.T) {
 			service, err := c.kube.CoreV1().Services("default").Get(t.Context(), name+"-listeners", metav1.GetOptions{})
 			require.NoError(t, err)
 			return object.Labels[v2beta1.LabelPodTemplateHash] != "" && metav1.GetControllerOf(object) != nil && *object.Spec.Replicas == 3 && service.Spec.Selector["nobody"] == ""
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 		c.until("Ready", ready)
 	})
 
@@ -209,7 +237,7 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := c.kube.CoreV1().Pods("default").Get(t.Context(), name+"-core-5d8c7f6b9-0", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 		c.until("Ready", ready)
 	})
 
@@ -258,7 +286,7 @@ func TestResource(t *testing.T) {
 				count, since = writes, time.Now()
 			}
 			return time.Since(since) > quiet
-		}, patience, time.Second, "it does not come to rest")
+		}, localkubetest.Patience, time.Second, "it does not come to rest")
 	})
 
 	t.Run("more nodes, and no dashboard Service", func(t *testing.T) {
@@ -277,7 +305,7 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := c.kube.PolicyV1().PodDisruptionBudgets("default").Get(t.Context(), name+"-core", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 	})
 
 	t.Run("the rights are those that are used", func(t *testing.T) {
@@ -291,7 +319,7 @@ func TestResource(t *testing.T) {
 		require.Eventually(t, func() bool {
 			pods, err := c.kube.CoreV1().Pods(corev1.NamespaceDefault).List(t.Context(), metav1.ListOptions{LabelSelector: v2beta1.LabelInstance})
 			return err == nil && len(pods.Items) == 0
-		}, patience, stalledPoll)
+		}, localkubetest.Patience, stalledPoll)
 	})
 }
 
@@ -301,7 +329,7 @@ func (c *installed) budget(what string, wanted func(*policyv1.PodDisruptionBudge
 	require.Eventually(c.t, func() bool {
 		budget, err := c.kube.PolicyV1().PodDisruptionBudgets("default").Get(c.t.Context(), name+"-core", metav1.GetOptions{})
 		return err == nil && wanted(budget)
-	}, patience, stalledPoll, "a budget "+what)
+	}, localkubetest.Patience, stalledPoll, "a budget "+what)
 }
 
 // evict asks whether a pod may be evicted, as a drain asks, and evicts nothing: what is on its disk would be lost.

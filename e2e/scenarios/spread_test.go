@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 )
 
 // TestOperatorIsSpreadOverNodes has the real scheduler place the operator on nodes that only exist in the API.
@@ -40,7 +42,7 @@ func TestOperatorIsSpreadOverNodes(t *testing.T) {
 				return condition.Type == corev1.PodScheduled && condition.Reason == corev1.PodReasonUnschedulable
 			})
 		})
-	}, patience, 50*time.Millisecond, "the replica of a drained node waits and does not join the other")
+	}, localkubetest.Patience, 50*time.Millisecond, "the replica of a drained node waits and does not join the other")
 	c.placed("default", "", "b")
 	c.must("", "uncordon", "a")
 	c.placed("default", "a", "b")
@@ -55,7 +57,7 @@ func TestOperatorIsDrainedOneByOne(t *testing.T) {
 	require.Eventually(t, func() bool {
 		budget, err := c.kube.PolicyV1().PodDisruptionBudgets(namespace).Get(t.Context(), "emqx-bg-operator", metav1.GetOptions{})
 		return err == nil && budget.Status.DisruptionsAllowed == 1
-	}, patience, 50*time.Millisecond)
+	}, localkubetest.Patience, 50*time.Millisecond)
 	evict := func(pod string) error {
 		return c.kube.PolicyV1().Evictions(namespace).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod}})
 	}
@@ -112,5 +114,5 @@ func (c *installed) placed(namespace string, nodes ...string) {
 		}
 		slices.Sort(seen)
 		return slices.Equal(seen, nodes)
-	}, patience, 50*time.Millisecond, "want the pods on %q", nodes)
+	}, localkubetest.Patience, 50*time.Millisecond, "want the pods on %q", nodes)
 }

@@ -7,12 +7,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 )
 
-// TestUndecodable stores a resource that Go cannot decode, as an older CRD would have taken it. The cluster beside it is
-// built all the same, also by an operator that starts when it is there already; the broken one is told.
+// TestUndecodable stores a resource that Go cannot decode, as an older CRD took it, before the operator is installed with the CRD of
+// this version, which would refuse it. The cluster beside it is built all the same, also by an operator that starts anew; the broken
+// one is told.
 func TestUndecodable(t *testing.T) {
-	c := install(t)
+	c := start(t)
+	t.Cleanup(func() { c.tellWhy(t) })
+	c.must("", "apply", "-f", "../../manifests/base/crd")
 	const metadata = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/listenersServiceTemplate/properties/metadata/properties"
 	c.must("", "patch", "crd", "emqxes.apps.emqx.io", "--type=json", "-p", `[{"op":"remove","path":"`+metadata+`"}]`)
 	broken := strings.NewReplacer("name: "+name+"\n", "name: broken\n").Replace(sample(t))
@@ -22,7 +27,8 @@ func TestUndecodable(t *testing.T) {
 		_, err := c.kubectl(broken, "apply", "--validate=false", "-f", "-")
 		return err == nil && strings.Contains(c.must("", "get", "emqx", "broken", "-o", "yaml"), "internal: true")
 	})
-	c.must("", "apply", "-f", "../../manifests/base/crd")
+	c.must("", "apply", "-k", "../../manifests")
+	c.must("", "-n", "emqx-bg-operator-system", "rollout", "status", "deployment/emqx-bg-operator", "--timeout=120s")
 	c.eventually("the CRD of this version refuses it", func() bool {
 		output, err := c.kubectl(strings.Replace(broken, "name: broken", "name: another", 1), "apply", "--validate=false", "--dry-run=server", "-f", "-")
 		return err != nil && strings.Contains(output, "spec.listenersServiceTemplate.metadata.annotations.internal")
@@ -48,7 +54,7 @@ func TestUndecodable(t *testing.T) {
 
 func (c *installed) eventually(what string, seen func() bool) {
 	c.t.Helper()
-	require.Eventually(c.t, seen, patience, 200*time.Millisecond, what)
+	require.Eventually(c.t, seen, localkubetest.Patience, 200*time.Millisecond, what)
 }
 
 // undecodable reports whether the broken resource says that it is Stalled, and why.

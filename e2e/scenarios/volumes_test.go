@@ -13,6 +13,7 @@ import (
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 )
 
@@ -43,7 +44,7 @@ func (c *installed) onlyClaims(count int, reason string) {
 	require.Eventually(c.t, func() bool {
 		volumes, err := c.kube.CoreV1().PersistentVolumes().List(c.t.Context(), metav1.ListOptions{})
 		return err == nil && len(c.allClaims()) == count && len(volumes.Items) == count
-	}, patience, 100*time.Millisecond, reason)
+	}, localkubetest.Patience, 100*time.Millisecond, reason)
 }
 
 // TestVolumes: an upgrade of a cluster with volumes, and one back. Each set has claims of its own, those of the set before are
@@ -87,11 +88,11 @@ func TestVolumes(t *testing.T) {
 			return !slices.ContainsFunc(c.allClaims(), func(claim corev1.PersistentVolumeClaim) bool { return owned(claim) != wanted })
 		}
 	}
-	require.Eventually(t, eachOwned(true), patience, 100*time.Millisecond)
+	require.Eventually(t, eachOwned(true), localkubetest.Patience, 100*time.Millisecond)
 	c.patch(`{"spec":{"coreTemplate":{"spec":{"volumeClaimRetention":"Retain"}}}}`)
-	require.Eventually(t, eachOwned(false), patience, 100*time.Millisecond)
+	require.Eventually(t, eachOwned(false), localkubetest.Patience, 100*time.Millisecond)
 	c.patch(`{"spec":{"coreTemplate":{"spec":{"volumeClaimRetention":"Delete"}}}}`)
-	require.Eventually(t, eachOwned(true), patience, 100*time.Millisecond)
+	require.Eventually(t, eachOwned(true), localkubetest.Patience, 100*time.Millisecond)
 	c.must("", "delete", "emqx", name)
 	c.onlyClaims(0, "they go with the resource")
 }

@@ -81,6 +81,8 @@ func TestManifests(t *testing.T) {
 		{"a quantity that takes for ever to compute", `{image: e, coreTemplate: {spec: {resources: {limits: {cpu: "1e999999999"}}}}}`, "spec.coreTemplate.spec.resources.limits.cpu"},
 		{"a port by name and by number", `{image: e, coreTemplate: {spec: {livenessProbe: {httpGet: {port: dashboard}}, readinessProbe: {tcpSocket: {port: 1883}}}}}`, ""},
 		{"a port beyond 32 bits", `{image: e, coreTemplate: {spec: {livenessProbe: {httpGet: {port: 4294967296}}}}}`, "spec.coreTemplate.spec.livenessProbe.httpGet.port"},
+		{"the operator's second key", `{image: e, bootstrapAPIKeys: [{key: emqx-operator-controller-system, secret: secret}]}`, "key must not be emqx-operator-controller"},
+		{"a CA, and nothing verified", `{image: e, apiTLS: {caSecretName: ca, insecureSkipVerify: true}}`, "with insecureSkipVerify nothing is verified"},
 		{"the operator's own key", `{image: e, bootstrapAPIKeys: [{key: emqx-operator-controller, secret: secret}]}`, "key must not be emqx-operator-controller"},
 		{"another key", `{image: e, bootstrapAPIKeys: [{key: robot, secret: secret}, {secretRef: {key: {secretName: a, secretKey: b}, secret: {secretName: a, secretKey: c}}}]}`, ""},
 		{"a Service that leads elsewhere", `{image: e, listenersServiceTemplate: {spec: {type: ExternalName, externalName: example.com}}}`, "type must not be ExternalName"},

@@ -28,12 +28,7 @@ const emqxSelector = "apps.emqx.io/instance=" + name
 // movedOnce waits until all clients are back, and wants nothing to be lost and nobody to have been disconnected twice.
 func (w *world) movedOnce(t *testing.T, l *load.Load) {
 	t.Helper()
-	w.allBack(t, l, few)
-	stats := l.Drain(t.Context(), patience)
-	t.Logf("%+v", stats)
-	require.Zero(t, stats.Lost)
-	require.Zero(t, stats.SessionsLost)
-	require.Equal(t, int64(1), stats.MaxDisconnects)
+	require.Equal(t, int64(1), w.nothingLost(t, l).MaxDisconnects)
 }
 
 // TestDNSAway: without DNS new nodes do not find the others. Nothing is switched, no client notices, and it goes on when DNS is back.
@@ -86,7 +81,8 @@ func TestAPIServerRolled(t *testing.T) {
 	w.movedOnce(t, l)
 }
 
-// TestDrain: a node is drained. The operator's budget keeps one replica at work, EMQX comes back on the other node, and clients do.
+// TestDrain: a node is drained. The operator's budget keeps one replica at work; EMQX leaves pod by pod, its clients and sessions first,
+// and is whole again on the other node. Nothing is lost.
 func TestDrain(t *testing.T) {
 	w := serving(t)
 	node := w.Nodes[1].Name
@@ -116,7 +112,7 @@ func TestDrain(t *testing.T) {
 		return nil
 	})
 	w.until(t, "EMQX is Ready", ready)
-	w.allBack(t, l, few)
+	w.nothingLost(t, l)
 	_, err := w.leader(t.Context())
 	require.NoError(t, err)
 	w.must(t, "", "uncordon", node)
@@ -127,7 +123,40 @@ func TestDrain(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%+v", l.Stats())
+}
+
+// nothingLost waits until all clients are back, and wants no message and no session to be lost.
+func (w *world) nothingLost(t *testing.T, l *load.Load) load.Stats {
+	t.Helper()
+	w.allBack(t, l, few)
+	stats := l.Drain(t.Context(), patience)
+	t.Logf("%+v", stats)
+	require.Zero(t, stats.Lost)
+	require.Zero(t, stats.SessionsLost)
+	return stats
+}
+
+// TestDrainInMidUpgrade: a node is drained while new nodes are built, and again while clients are moved. The drains end, so does the
+// upgrade, and nothing is lost.
+func TestDrainInMidUpgrade(t *testing.T) {
+	for _, phase := range []v2beta1.Phase{v2beta1.PhaseProvisioning, v2beta1.PhaseEvacuating} {
+		t.Run(string(phase), func(t *testing.T) {
+			w := serving(t)
+			node := w.Nodes[1].Name
+			w.putOn(t, node)
+			l := w.clients(t, few)
+			w.undo(t, "uncordon", node)
+			w.change(t)
+			w.until(t, "it is "+string(phase), func(emqx *v2beta1.EMQX) bool { return emqx.Status.Phase == phase })
+			w.must(t, "", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector="+emqxSelector, "--timeout=180s")
+			w.until(t, "the upgrade is done", ready)
+			for _, pod := range w.pods(t, "default", emqxSelector) {
+				require.NotEqual(t, node, pod.Spec.NodeName, pod.Name)
+			}
+			w.nothingLost(t, l)
+			w.must(t, "", "uncordon", node)
+		})
+	}
 }
 
 // TestLostNode: a node is lost, with the operator that leads and a part of EMQX, and comes back. Another operator leads, what was on the
@@ -213,11 +242,12 @@ func (w *world) putOn(t *testing.T, node string) []corev1.Pod {
 			w.undo(t, "uncordon", other.Name)
 		}
 	}
-	w.must(t, "", "delete", "pod", w.pods(t, "default", emqxSelector)[0].Name)
-	w.until(t, "EMQX is whole, with a part on "+node, func(emqx *v2beta1.EMQX) bool { return ready(emqx) && len(there()) > 0 })
+	// The operator moves one there.
+	w.until(t, "a part of EMQX is on "+node, func(*v2beta1.EMQX) bool { return len(there()) > 0 })
 	for _, other := range w.Nodes {
 		w.must(t, "", "uncordon", other.Name)
 	}
+	w.until(t, "EMQX is whole", ready)
 	return there()
 }
 

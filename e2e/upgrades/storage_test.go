@@ -1,9 +1,10 @@
-package scenarios
+package upgrades
 
 import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,10 +12,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
 
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/demo/measure"
 	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube"
+	"github.com/emqx-bg/emqx-bg-operator/e2e/localkube/localkubetest"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/emqx"
 )
@@ -72,7 +75,8 @@ func (s *shards) requireOn(t *testing.T, revision string) {
 }
 
 // TestDataGoesAlong: the replicas of message queues, which 6.0.1 has on by default, are on the new nodes before the old ones go,
-// also when an old node and a new one are killed in turn while they move. No shard loses its quorum.
+// also when an old node and a new one are killed in turn while they move, and another new one loses its disk. No shard loses its
+// quorum.
 func TestDataGoesAlong(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -93,6 +97,7 @@ func TestDataGoesAlong(t *testing.T) {
 						return err
 					}
 				}
+				return loseDisk(phaseCtx, e, fmt.Sprintf("%s-core-%s-2", e.Name, e.Latest().Status.Upgrade.To))
 			case v2beta1.PhasePending, v2beta1.PhaseSwitching, v2beta1.PhaseEvacuating, v2beta1.PhaseDone:
 			}
 			return nil
@@ -104,10 +109,35 @@ func TestDataGoesAlong(t *testing.T) {
 	require.Equal(t, figures.Clients, figures.ClientsBack)
 }
 
+// loseDisk deletes a pod, and waits until another of its name runs, on a site of its own.
+func loseDisk(ctx context.Context, e demo.Environment, pod string) error {
+	site := func(ctx context.Context) string {
+		storage, err := measure.Storage(ctx, e.Target)
+		i := slices.IndexFunc(storage.Sites, func(site emqx.Site) bool { return strings.HasPrefix(site.Node, "emqx@"+pod+".") })
+		if err != nil || i < 0 {
+			return ""
+		}
+		return storage.Sites[i].ID
+	}
+	lost := site(ctx)
+	if lost == "" {
+		return fmt.Errorf("pod %s has no site", pod)
+	}
+	if err := e.Kube.CoreV1().Pods(e.Namespace).Delete(ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(1))}); err != nil {
+		return err
+	}
+	return wait.PollUntilContextTimeout(ctx, time.Second, localkubetest.Patience, false, func(ctx context.Context) (bool, error) {
+		now := site(ctx)
+		return now != "" && now != lost && slices.ContainsFunc(e.Latest().Status.CoreNodes, func(node v2beta1.EMQXNode) bool {
+			return node.PodName == pod && node.NodeStatus == "running"
+		}), nil
+	})
+}
+
 // runs waits until the operator sees the node of a pod running again, in another container.
 func runs(ctx context.Context, e demo.Environment, pod string) error {
 	restarted := false
-	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, localkubetest.Patience, true, func(ctx context.Context) (bool, error) {
 		object, err := e.Kube.CoreV1().Pods(e.Namespace).Get(ctx, pod, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -136,7 +166,7 @@ func TestRevertWhileDataMoves(t *testing.T) {
 				return nil
 			}
 			turned = true
-			err := wait.PollUntilContextTimeout(phaseCtx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+			err := wait.PollUntilContextTimeout(phaseCtx, 100*time.Millisecond, localkubetest.Patience, true, func(ctx context.Context) (bool, error) {
 				storage, err := measure.Storage(ctx, e.Target)
 				return err == nil && slices.ContainsFunc(storage.Databases, func(database emqx.Database) bool {
 					return slices.ContainsFunc(database.Shards, func(shard emqx.Shard) bool { return len(shard.Joining) > 0 })
