@@ -7,6 +7,7 @@ VERSION ?= 0.1.0
 LDFLAGS := -s -w -X github.com/emqx-bg/emqx-bg-operator/pkg/version.Version=$(VERSION)
 SIM_RUNS ?= 10000
 DEMO_DIR ?= $(CURDIR)/.cluster/demo
+LICENCE ?= key
 SCALE_DIR ?= $(CURDIR)/.cluster/scale
 SCALE_FLAGS ?=
 IMAGE_ARCH ?= $(shell go env GOARCH)
@@ -82,12 +83,12 @@ test-node: node-packages ## The tests on real nodes, kubelet and containerd: a q
 	cd e2e && go test -count=1 -v -p 1 -timeout 30m ./realnode/...
 
 .PHONY: demo
-demo: build ## Upgrade a cluster with 3,000 clients before your eyes.
-	bin/cluster demo --dir $(DEMO_DIR)
+demo: build ## Upgrade a cluster with 3,000 clients before your eyes; LICENCE=none replaces a single node in place.
+	bin/cluster demo --dir $(DEMO_DIR) --licence $(LICENCE)
 
 .PHONY: demo-up
 demo-up: build ## The same, and leave it running to look around.
-	bin/cluster demo --dir $(DEMO_DIR) --keep
+	bin/cluster demo --dir $(DEMO_DIR) --licence $(LICENCE) --keep
 
 .PHONY: demo-down
 demo-down: ## Stop what demo-up left running.

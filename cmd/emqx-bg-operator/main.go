@@ -10,9 +10,12 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -73,6 +76,9 @@ func run(ctx context.Context, options options) error {
 	if err != nil {
 		return err
 	}
+	if err := watchNodes(ctx, clients.Kube, caches); err != nil {
+		return err
+	}
 	controller, err := upgrade.New(upgrade.Config{
 		Kube: clients.Kube, EMQX: clients.EMQX, Caches: caches, Registry: registry, Workers: options.workers,
 		MaxConcurrentUpgrades: options.maxUpgrades,
@@ -96,6 +102,33 @@ func run(ctx context.Context, options options) error {
 	}
 	return lead(ctx, clients.Kube, options, health, controller.Run)
 }
+
+// The operator asks what it may do.
+//
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=selfsubjectaccessreviews,verbs=create
+
+// watchNodes has Nodes watched where that is allowed: whoever works in one namespace may have no right that goes beyond it. Pods
+// are not moved off Kubernetes nodes that are drained then.
+func watchNodes(ctx context.Context, kube kubernetes.Interface, caches *informers.Caches) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for _, verb := range []string{"list", "watch"} {
+		review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: "nodes"}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("ask whether Nodes may be watched: %w", err)
+		}
+		if !review.Status.Allowed {
+			klog.FromContext(ctx).Info("Nodes may not be watched: EMQX pods are not moved off Kubernetes nodes that are drained", "verb", verb, "why", review.Status.Reason)
+			return nil
+		}
+	}
+	return caches.WatchNodes(kube)
+}
+
+// askTimeout is how long the API server may take to answer a question before the work begins.
+const askTimeout = 10 * time.Second
 
 // fill runs the caches and waits until they are filled or ctx ends.
 func fill(ctx, cachesCtx context.Context, caches *informers.Caches) error {
