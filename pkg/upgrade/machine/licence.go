@@ -34,15 +34,16 @@ func (s *Snapshot) newcomer() company {
 	if s.endedByLicence() {
 		return alone
 	}
+	key := s.newcomersKey()
+	if key == resources.LicenceKey || key == resources.LicenceNotKnown {
+		return allowed
+	}
 	byDefault := allowed
 	wanted := versionOf(s.EMQX.Spec.Image)
 	if wanted != nil && needsKey(wanted) {
 		byDefault = alone
 	}
-	switch key := s.newcomersKey(); {
-	case key == resources.LicenceKey, key == resources.LicenceNotKnown:
-		return allowed
-	case key == resources.LicenceDefault && wanted != nil:
+	if key == resources.LicenceDefault && wanted != nil {
 		return byDefault
 	}
 	serving := s.standing()
@@ -119,9 +120,11 @@ func (s *Snapshot) asksLicence(set Set) bool {
 	if standing == nil || set.Revision != standing.Revision || key == resources.LicenceKey || key == resources.LicenceNotKnown {
 		return false
 	}
+	if !servesFrom(set, 1) {
+		return true
+	}
 	wanted, runs := versionOf(s.EMQX.Spec.Image), cmp.Or(s.toldVersion(set), versionOf(set.Image))
-	crosses := wanted != nil && runs != nil && needsKey(wanted) && !needsKey(runs)
-	return !servesFrom(set, 1) || crosses
+	return wanted != nil && runs != nil && needsKey(wanted) && !needsKey(runs)
 }
 
 // licenceUntold waits until the licence is known before anything is built.
