@@ -62,7 +62,7 @@ test-unit: ## Unit, table, property and contract tests of the operator, with the
 
 .PHONY: test-sim
 test-sim: ## Simulate SIM_RUNS upgrades with random events and faults.
-	GOGC=1000 go test -count=1 -timeout 30m ./pkg/upgrade/simulation -run TestSimulation -sim.runs $(SIM_RUNS)
+	GOGC=4000 go test -count=1 -timeout 30m ./pkg/upgrade/simulation -run TestSimulation -sim.runs $(SIM_RUNS)
 
 .PHONY: mutate
 mutate: ## Break the operator by hand, a line at a time, and see which tests notice (about a quarter of an hour).

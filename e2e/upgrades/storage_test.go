@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -81,13 +82,18 @@ func TestDataGoesAlong(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	watched := make(chan *shards, 1)
+	disturbed := false
 	figures := upgrade(t, demo.Config{
-		Clients: 1000, MessagesPerSecond: 100, ConnEvictRate: 1000, ReplicaSeconds: 4,
+		Clients: 1000, MessagesPerSecond: 100, ConnEvictRate: 1000, ReplicaSeconds: 6,
 		OnPhase: func(phaseCtx context.Context, e demo.Environment, phase v2beta1.Phase) error {
 			switch phase {
 			case v2beta1.PhaseProvisioning:
 				go func() { watched <- watchShards(ctx, e.Target, 1) }()
 			case v2beta1.PhaseScalingDown:
+				if disturbed {
+					return nil // The new set may have been too small for a moment.
+				}
+				disturbed = true
 				for _, revision := range []string{e.Latest().Status.Upgrade.From, e.Latest().Status.Upgrade.To} {
 					pod := fmt.Sprintf("%s-core-%s-1", e.Name, revision)
 					if _, err := localkube.Signal(phaseCtx, e.Dir, e.State, e.Namespace, pod, "", "KILL"); err != nil {
@@ -109,17 +115,19 @@ func TestDataGoesAlong(t *testing.T) {
 	require.Equal(t, figures.Clients, figures.ClientsBack)
 }
 
+// siteOf is the site of a pod's node; empty when there is none, or nobody tells.
+func siteOf(ctx context.Context, e demo.Environment, pod string) emqx.Site {
+	storage, err := measure.Storage(ctx, e.Target)
+	i := slices.IndexFunc(storage.Sites, func(site emqx.Site) bool { return strings.HasPrefix(site.Node, "emqx@"+pod+".") })
+	if err != nil || i < 0 {
+		return emqx.Site{}
+	}
+	return storage.Sites[i]
+}
+
 // loseDisk deletes a pod, and waits until another of its name runs, on a site of its own.
 func loseDisk(ctx context.Context, e demo.Environment, pod string) error {
-	site := func(ctx context.Context) string {
-		storage, err := measure.Storage(ctx, e.Target)
-		i := slices.IndexFunc(storage.Sites, func(site emqx.Site) bool { return strings.HasPrefix(site.Node, "emqx@"+pod+".") })
-		if err != nil || i < 0 {
-			return ""
-		}
-		return storage.Sites[i].ID
-	}
-	lost := site(ctx)
+	lost := siteOf(ctx, e, pod).ID
 	if lost == "" {
 		return fmt.Errorf("pod %s has no site", pod)
 	}
@@ -127,25 +135,26 @@ func loseDisk(ctx context.Context, e demo.Environment, pod string) error {
 		return err
 	}
 	return wait.PollUntilContextTimeout(ctx, time.Second, localkubetest.Patience, false, func(ctx context.Context) (bool, error) {
-		now := site(ctx)
+		now := siteOf(ctx, e, pod).ID
 		return now != "" && now != lost && slices.ContainsFunc(e.Latest().Status.CoreNodes, func(node v2beta1.EMQXNode) bool {
 			return node.PodName == pod && node.NodeStatus == "running"
 		}), nil
 	})
 }
 
-// runs waits until the operator sees the node of a pod running again, in another container.
+// runs waits until a pod has another container, and its node is up again with its data. One that leaves may be gone by then.
 func runs(ctx context.Context, e demo.Environment, pod string) error {
 	restarted := false
 	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, localkubetest.Patience, true, func(ctx context.Context) (bool, error) {
 		object, err := e.Kube.CoreV1().Pods(e.Namespace).Get(ctx, pod, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) && restarted {
+			return true, nil
+		}
 		if err != nil {
-			return false, err
+			return false, fmt.Errorf("wait for pod %s to run again: %w", pod, err)
 		}
 		restarted = len(object.Status.ContainerStatuses) > 0 && object.Status.ContainerStatuses[0].RestartCount > 0 && object.Status.ContainerStatuses[0].State.Running != nil
-		return restarted && slices.ContainsFunc(e.Latest().Status.CoreNodes, func(node v2beta1.EMQXNode) bool {
-			return node.PodName == pod && node.NodeStatus == "running"
-		}), nil
+		return restarted && siteOf(ctx, e, pod).Up, nil
 	})
 }
 
