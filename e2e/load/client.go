@@ -124,6 +124,16 @@ func (l *Load) subscribe(ctx context.Context, c *client, manager *autopaho.Conne
 	}
 }
 
+// Publish sends a message of the caller's through the first client, and waits until a broker has acknowledged it. It is not counted.
+func (l *Load) Publish(ctx context.Context, topic string, payload []byte) error {
+	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if _, err := l.clients[0].manager.Publish(bounded, &paho.Publish{Topic: topic, QoS: 1, Payload: payload}); err != nil {
+		return fmt.Errorf("publish to %s: %w", topic, err)
+	}
+	return nil
+}
+
 // send publishes the next number for a client through another one, until a broker has acknowledged it.
 func (l *Load) send(ctx context.Context, to *client) {
 	number := to.ledger.take()

@@ -80,6 +80,22 @@ func TestMQTTBetweenNodes(t *testing.T) {
 		require.Equal(t, []string{"1"}, box.payloads())
 	})
 
+	t.Run("a delayed message waits on its node, and comes when it is due", func(t *testing.T) {
+		h := h.in(t)
+		delayed := func(i int) any { return h.get(i, "/api/v5/nodes/"+h.name(i)+"/stats").object()["delayed.count"] }
+		box := &inbox{}
+		c := h.mustConnect(1, "patient", box.receive)
+		require.NoError(t, c.Subscribe(shortContext(t), "later/#", 1))
+		require.NoError(t, pub.Publish(shortContext(t), "$delayed/3600/later/never", []byte("never"), 1, false))
+		require.NoError(t, pub.Publish(shortContext(t), "$delayed/1/later/soon", []byte("soon"), 1, false))
+		require.NoError(t, pub.Publish(shortContext(t), "$delayed/soon/later", []byte("no number"), 1, false))
+		require.EqualValues(t, 2, delayed(2))
+		require.EqualValues(t, 0, delayed(1), "it is on no other node")
+		h.eventually("it comes", func() bool { return len(box.payloads()) == 1 })
+		require.Equal(t, "later/soon", box.list[0].TopicName)
+		require.EqualValues(t, 1, delayed(2))
+	})
+
 	t.Run("QoS 2 comes once and in order", func(t *testing.T) {
 		h := h.in(t)
 		box := &inbox{}

@@ -60,9 +60,28 @@ func TestFastUpgrade(t *testing.T) {
 	require.Empty(t, failed)
 }
 
-// TestSlowClients: clients that take three seconds to come back are waited for, and no more of them are away than may be.
+// TestSlowClients: clients that take three seconds to come back are waited for, and no more of them are away than may be. A delayed
+// message, which nobody moves, is told of before it is lost.
 func TestSlowClients(t *testing.T) {
-	figures := upgrade(t, demo.Config{Clients: 300, ReturnDelay: 3 * time.Second, ConnEvictRate: 1000})
+	told := false
+	figures := upgrade(t, demo.Config{
+		Clients: 300, ReturnDelay: 3 * time.Second, ConnEvictRate: 1000,
+		OnPhase: func(ctx context.Context, e demo.Environment, phase v2beta1.Phase) error {
+			switch phase {
+			case v2beta1.PhasePending:
+				return e.Load.Publish(ctx, "$delayed/3600/later", []byte("not due"))
+			case v2beta1.PhaseEvacuating:
+				return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, localkubetest.Patience, true, func(ctx context.Context) (bool, error) {
+					events, err := e.Kube.EventsV1().Events(e.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=DelayedMessagesLeft"})
+					told = err == nil && len(events.Items) == 1 && e.Latest().Status.Upgrade.DelayedMessages == 1
+					return told, err
+				})
+			case v2beta1.PhaseProvisioning, v2beta1.PhaseSwitching, v2beta1.PhaseScalingDown, v2beta1.PhaseDone:
+			}
+			return nil
+		},
+	})
+	require.True(t, told)
 	failed := slices.DeleteFunc(figures.Failed(), func(name string) bool { return name == "time from patch to Ready" })
 	require.Empty(t, failed)
 }

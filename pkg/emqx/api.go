@@ -122,6 +122,18 @@ func (c *Client) Licence(ctx context.Context, node Node, credentials Credentials
 	return licence, err
 }
 
+// Delayed asks a node how many messages to $delayed/SECONDS/TOPIC it has that are not due (emqx_delayed.erl): they are on no other
+// node. GET /nodes/:node/stats. It is not known of a node whose statistics do not tell it.
+func (c *Client) Delayed(ctx context.Context, node Node, credentials Credentials) (Count, error) {
+	var stats struct {
+		Delayed Count `json:"delayed.count"`
+	}
+	err := c.do(ctx, node, credentials, call{
+		operation: "node_stats", method: http.MethodGet, path: "/api/v5/nodes/" + url.PathEscape(node.Name) + "/stats", timeout: questionTimeout,
+	}, &stats)
+	return stats.Delayed, err
+}
+
 // Available asks whether a node takes clients: GET /load_rebalance/availability_check.
 func (c *Client) Available(ctx context.Context, node Node) (bool, error) {
 	err := c.do(ctx, node, Credentials{}, call{

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,32 @@ func load(t *testing.T, name string) recording {
 	data, err := os.ReadFile(found[0])
 	require.NoError(t, err)
 	var r recording
+	if name == frozen {
+		return fromLog(t, data, "GET /api/v5/nodes/emqx@127.0.0.11/stats")
+	}
 	require.NoError(t, json.Unmarshal(data, &r))
+	return r
+}
+
+// frozen is a recording of many exchanges, one of them with statistics.
+const frozen = "331"
+
+// fromLog takes one exchange out of a recording of many.
+func fromLog(t *testing.T, data []byte, line string) (r recording) {
+	t.Helper()
+	type exchange struct {
+		Request string          `json:"request"`
+		Status  json.RawMessage `json:"status"` // A number, or why there is none.
+		Body    json.RawMessage `json:"body"`
+	}
+	var recorded struct {
+		Log []exchange `json:"log"`
+	}
+	require.NoError(t, json.Unmarshal(data, &recorded))
+	i := slices.IndexFunc(recorded.Log, func(e exchange) bool { return e.Request == line })
+	require.GreaterOrEqual(t, i, 0)
+	require.NoError(t, json.Unmarshal(recorded.Log[i].Status, &r.Response.Status))
+	r.Request.Line, r.Response.Body = line, recorded.Log[i].Body
 	return r
 }
 
@@ -106,6 +132,8 @@ func TestRecordedAnswers(t *testing.T) {
 		{"a node that is not there", "009", "emqx@127.0.0.99", info, NodeInfo{}, ErrUnknownNode},
 		{"the members", "010", "", func(t *testing.T, node Node) (any, error) { return client.Members(t.Context(), node, key) },
 			[]string{"emqx@127.0.0.11", "emqx@127.0.0.12", "emqx@127.0.0.13"}, nil},
+		{"how many delayed messages there are", "331", "", func(t *testing.T, node Node) (any, error) { return client.Delayed(t.Context(), node, key) },
+			Count{Known: true}, nil},
 		{"the licence", "020", "", func(t *testing.T, node Node) (any, error) { return client.Licence(t.Context(), node, key) },
 			Licence{Type: LicenceTrial}, nil},
 		{"a node takes clients", "059", "", available, true, nil},
@@ -288,6 +316,8 @@ func TestKeyOfACall(t *testing.T) {
 		require.NoError(t, err)
 		_, err = client.Licence(t.Context(), node, credentials)
 		require.NoError(t, err)
+		_, err = client.Delayed(t.Context(), node, credentials)
+		require.NoError(t, err)
 		require.NoError(t, client.Stop(t.Context(), node, credentials))
 		require.NoError(t, client.ForceLeave(t.Context(), node, credentials, "m"))
 		_, err = client.ListenerRunning(t.Context(), node, credentials, "tcp:default")
@@ -308,6 +338,6 @@ func TestKeyOfACall(t *testing.T) {
 			}
 			require.Equal(t, want, used, call)
 		}
-		require.Len(t, asked, 10)
+		require.Len(t, asked, 11)
 	}
 }

@@ -21,6 +21,7 @@ type API interface {
 	Members(ctx context.Context, node emqx.Node, credentials emqx.Credentials) ([]string, error)
 	Available(ctx context.Context, node emqx.Node) (bool, error)
 	Licence(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Licence, error)
+	Delayed(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Count, error)
 	ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error)
 	Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*emqx.EvacuationStatus, error)
 	Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error
@@ -275,7 +276,7 @@ func uncounted(info emqx.NodeInfo) emqx.NodeInfo {
 func differs(a, b NodeObservation) bool {
 	return a.Failure != b.Failure || a.OrderFailure != b.OrderFailure || a.Seen.IsZero() != b.Seen.IsZero() || uncounted(a.Info) != uncounted(b.Info) || a.Available != b.Available ||
 		a.AskedConnRate != b.AskedConnRate || a.AskedSessRate != b.AskedSessRate || !slices.Equal(a.Members, b.Members) ||
-		!sameListeners(a.Listeners, b.Listeners) || a.LicenceKnown != b.LicenceKnown || a.Licence != b.Licence || !sameStatus(a.Evacuation, b.Evacuation)
+		!sameListeners(a.Listeners, b.Listeners) || a.LicenceKnown != b.LicenceKnown || a.Licence != b.Licence || (a.Delayed.Value == 0) != (b.Delayed.Value == 0) || !sameStatus(a.Evacuation, b.Evacuation)
 }
 
 func sameListeners(a, b map[string]bool) bool {

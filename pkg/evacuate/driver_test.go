@@ -44,6 +44,7 @@ type fakeAPI struct {
 	storage map[string]*emqx.Storage // What each node tells of durable storage; nil for none.
 	orders  []string                 // Those about storage.
 	refusal error                    // What is said to them.
+	delayed int64                    // How many delayed messages each node has; it does not tell that there are none.
 	loads   int                      // How often the nodes were told to read their keys.
 	file    string                   // The password in the file that they read then.
 }
@@ -132,6 +133,16 @@ func (f *fakeAPI) LoadKeys(ctx context.Context, node emqx.Node, c emqx.Credentia
 func (f *fakeAPI) Licence(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.Licence, error) {
 	_, err := f.node(ctx, node, c)
 	return emqx.Licence{Type: emqx.LicenceCommunity}, err
+}
+
+func (f *fakeAPI) Delayed(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.Count, error) {
+	_, err := f.node(ctx, node, c)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && f.delayed == 0 {
+		err = emqx.ErrForbidden
+	}
+	return emqx.Count{Value: f.delayed, Known: true}, err
 }
 
 func (f *fakeAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
@@ -632,6 +643,26 @@ func TestFocus(t *testing.T) {
 			require.True(t, d.Observation().Nodes["a"].Available)
 		})
 	}
+}
+
+// TestDelayed: delayed messages are asked for where the goal says so. That nobody tells is no failure.
+func TestDelayed(t *testing.T) {
+	drive(t, func(t *testing.T, f *fakeAPI, d *Driver, changes func() int) {
+		g := goal(true, Serve, Serve)
+		g.Nodes[0].Delayed = true
+		d.Pursue(g)
+		pass(2 * time.Second)
+		require.True(t, d.Observation().Nodes["a"].Known())
+		require.Zero(t, d.Observation().Nodes["a"].Delayed)
+		f.mu.Lock()
+		f.delayed = 3
+		f.mu.Unlock()
+		before := changes()
+		pass(6 * time.Second)
+		require.Equal(t, emqx.Count{Value: 3, Known: true}, d.Observation().Nodes["a"].Delayed)
+		require.Zero(t, d.Observation().Nodes["b"].Delayed)
+		require.Greater(t, changes(), before)
+	})
 }
 
 // TestEvacuationOfAStayingNodeIsSeen: somebody else started it. It is noticed within the five seconds in which all is asked, and

@@ -65,10 +65,12 @@ type NodeGoal struct {
 	Listeners []string
 	// Licence asks for the node's licence, too.
 	Licence bool
+	// Delayed asks how many delayed messages it has, which are on no other node.
+	Delayed bool
 }
 
 func (g NodeGoal) equal(other NodeGoal) bool {
-	return g.Node == other.Node && g.Life == other.Life && g.Focus == other.Focus && g.Licence == other.Licence && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
+	return g.Node == other.Node && g.Life == other.Life && g.Focus == other.Focus && g.Licence == other.Licence && g.Delayed == other.Delayed && g.Intent == other.Intent && slices.Equal(g.Listeners, other.Listeners) &&
 		g.Evacuation.ConnEvictRate == other.Evacuation.ConnEvictRate && g.Evacuation.SessEvictRate == other.Evacuation.SessEvictRate &&
 		g.Evacuation.WaitTakeover == other.Evacuation.WaitTakeover && slices.Equal(g.Evacuation.Recipients, other.Evacuation.Recipients)
 }
@@ -137,6 +139,8 @@ type NodeObservation struct {
 	// Licence is its licence, as it last told it in this life, where LicenceKnown says that it was asked.
 	Licence      emqx.Licence
 	LicenceKnown bool
+	// Delayed is how many delayed messages it has that are not due; not known where nobody asked.
+	Delayed emqx.Count
 	// Listeners tells which of the listeners asked about run.
 	Listeners map[string]bool
 	// AskedConnRate and AskedSessRate are the rates of an evacuation that the driver orders, ordered or may have ordered,

@@ -85,7 +85,7 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 	})
 	all := whole(goal, last)
 	next.Members, next.Available, next.Whole = last.Members, last.Available, last.Whole
-	next.Licence, next.LicenceKnown = last.Licence, last.LicenceKnown
+	next.Licence, next.LicenceKnown, next.Delayed = last.Licence, last.LicenceKnown, last.Delayed
 	if all {
 		question(func() (err error) {
 			next.Members, err = d.config.API.Members(groupCtx, goal.Node, credentials)
@@ -102,6 +102,14 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 			next.Licence, err = d.config.API.Licence(groupCtx, goal.Node, credentials)
 			next.LicenceKnown = err == nil
 			return err
+		})
+	}
+	if all && goal.Delayed {
+		question(func() error {
+			if delayed, err := d.config.API.Delayed(groupCtx, goal.Node, credentials); err == nil {
+				next.Delayed = delayed
+			}
+			return nil // It is only told: no node is silent for the lack of it.
 		})
 	}
 	if all || goal.Focus == FocusEvacuation || last.Evacuation != nil {

@@ -67,6 +67,10 @@ func (deafAPI) Licence(context.Context, emqx.Node, emqx.Credentials) (emqx.Licen
 	return emqx.Licence{}, deaf()
 }
 
+func (deafAPI) Delayed(context.Context, emqx.Node, emqx.Credentials) (emqx.Count, error) {
+	return emqx.Count{}, deaf()
+}
+
 func (deafAPI) Available(context.Context, emqx.Node) (bool, error) {
 	return false, deaf()
 }

@@ -33,7 +33,7 @@ func (s *Server) localStats() map[string]any {
 		"connections": f.Connections, "live_connections": f.Live, "channels": f.Connections, "sessions": f.Connections,
 		"cluster_sessions": f.ClusterSessions, "topics": f.Topics, "suboptions": f.Subscriptions,
 		"subscribers": f.Subscriptions, "subscriptions": f.Subscriptions, "subscriptions.shared": f.Shared,
-		"retained": f.Retained, "delayed": 0,
+		"retained": f.Retained, "delayed": f.Delayed,
 	} {
 		stats[name+".count"] = n
 		stats[name+".max"] = s.peak.note(name, n)

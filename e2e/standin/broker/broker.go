@@ -132,6 +132,7 @@ type Broker struct {
 	// registryOrder keeps the news about the sessions here in order on their way to other nodes.
 	registryOrder sync.Mutex
 	retained      *retained
+	delayed       delayed
 	clients       *lock.Table // client locks whose home is here
 	local         *lock.Table // one connect at a time for a client id on this node
 	syncs         *syncer
@@ -250,6 +251,7 @@ func (b *Broker) Listening(id string) bool {
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	b.closed = true
+	b.delayed.stop()
 	all := make([]*channel, 0, len(b.channels))
 	for _, ch := range b.channels {
 		all = append(all, ch)

@@ -50,13 +50,14 @@ type Figures struct {
 	Subscriptions   int
 	Shared          int
 	Retained        int
+	Delayed         int // messages on this node that are not due
 	MaxSessions     int // the most cluster sessions seen
 }
 
 // Figures counts sessions, clients and subscriptions.
 func (b *Broker) Figures() Figures {
 	f := Figures{
-		ClusterSessions: b.ClusterSessions(), Topics: b.routes.topics(), Retained: b.retained.size(),
+		ClusterSessions: b.ClusterSessions(), Topics: b.routes.topics(), Retained: b.retained.size(), Delayed: b.delayed.size(),
 		MaxSessions: int(b.metrics.maxSessions.Load()),
 	}
 	for _, ch := range b.all() {

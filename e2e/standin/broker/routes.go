@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sort"
 	"sync"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -153,8 +154,13 @@ type publication struct {
 	Nodes   []string         `json:"t,omitempty"` // everybody it was sent to, when that is more than one
 }
 
-// publish routes a message that entered the cluster here.
+// publish routes a message that entered the cluster here, at once or when it is due.
 func (b *Broker) publish(m *session.Message) {
+	if topic, wait, later := delayOf(m.Topic, time.Now()); later {
+		m.Topic = topic
+		b.delayed.add(m, wait, func() { b.publish(m) })
+		return
+	}
 	b.flow.RLock()
 	defer b.flow.RUnlock()
 	m.Version = b.nextVersion()

@@ -44,6 +44,7 @@ func EventsOf(before *v2beta1.EMQX, d Decision, after v2beta1.EMQXStatus) []Even
 	told = append(told, holdEvents(old, d, after)...)
 	told = append(told, drainEvents(old, after)...)
 	told = append(told, byHandEvents(old, after)...)
+	told = append(told, delayedEvents(old, after)...)
 	if entered := old.Phase != d.Phase && d.Phase == v2beta1.PhaseDone; entered || old.ObservedGeneration != after.ObservedGeneration {
 		told = append(told, noticeEvents(d.Notices)...)
 	}

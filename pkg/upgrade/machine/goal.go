@@ -41,6 +41,7 @@ func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
 			node := evacuate.NodeGoal{Order: order(pod), Life: pod.Container, Focus: focus(s, pod)}
 			node.Name, node.URL, node.Trust = pod.Node, url, trust
 			node.Licence = s.asksLicence(set)
+			node.Delayed = s.leaves(pod)
 			if !s.leaves(pod) && beforeSwitch(s) {
 				node.Listeners = listeners(set)
 			}

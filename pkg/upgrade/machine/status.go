@@ -209,7 +209,7 @@ func evacuationStatus(node string, e emqx.EvacuationStatus) v2beta1.NodeEvacuati
 func upgradeOf(s Snapshot, d Decision) *v2beta1.UpgradeStatus {
 	upgrade := d.Upgrade
 	upgrade.WaitingFor = d.Waiting.Message
-	upgrade.ClientsMoved, upgrade.ClientsPerSecond, upgrade.EstimatedEndTime = 0, 0, nil
+	upgrade.ClientsMoved, upgrade.ClientsPerSecond, upgrade.EstimatedEndTime, upgrade.DelayedMessages = 0, 0, nil, delayedMessages(s)
 	if upgrade.ClientsTotalTime != nil {
 		for _, pod := range s.staying() {
 			upgrade.ClientsMoved += s.node(pod).Info.LiveConnections.Value

@@ -84,7 +84,7 @@ func memory(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
 	if status.Upgrade != nil {
 		upgrade := *status.Upgrade
 		upgrade.WaitingFor, upgrade.ClientsMoved, upgrade.ClientsPerSecond, upgrade.EstimatedEndTime = "", 0, 0, nil
-		upgrade.LimitedBy, upgrade.ConnEvictRate, upgrade.ReplicasMoved = "", 0, 0
+		upgrade.LimitedBy, upgrade.ConnEvictRate, upgrade.ReplicasMoved, upgrade.DelayedMessages = "", 0, 0, 0
 		kept.Upgrade = &upgrade
 	}
 	return kept
@@ -164,13 +164,14 @@ func states(status v2beta1.EMQXStatus) map[string]string {
 // estimateStep is by how much an estimate must differ to be news.
 const estimateStep = 10 * time.Second
 
-// progressed reports whether a tenth of the clients or of the replicas has moved, the estimate differs, or something else decides the rate.
+// progressed reports whether a tenth of the clients or of the replicas has moved, the estimate differs, something else decides the rate,
+// or something will be lost.
 func progressed(before, after v2beta1.UpgradeStatus) bool {
 	moved := after.ClientsMoved - before.ClientsMoved
 	was, is := before.EstimatedEndTime, after.EstimatedEndTime
 	replicas := after.ReplicasMoved - before.ReplicasMoved
 	return moved != 0 && max(moved, -moved)*10 >= after.ClientsTotal || replicas != 0 && max(replicas, -replicas)*10 >= after.ReplicasTotal || before.LimitedBy != after.LimitedBy ||
-		(was == nil) != (is == nil) || was != nil && is.Sub(was.Time).Abs() >= estimateStep
+		(before.DelayedMessages == 0) != (after.DelayedMessages == 0) || (was == nil) != (is == nil) || was != nil && is.Sub(was.Time).Abs() >= estimateStep
 }
 
 func upgradeIn(status v2beta1.EMQXStatus) v2beta1.UpgradeStatus {
@@ -195,7 +196,7 @@ func uncounted(status v2beta1.EMQXStatus) v2beta1.EMQXStatus {
 		status.NodeEvacuationsStatus[i].Stats = v2beta1.NodeEvacuationStats{}
 	}
 	if status.Upgrade != nil {
-		status.Upgrade.ClientsMoved, status.Upgrade.ReplicasMoved = 0, 0
+		status.Upgrade.ClientsMoved, status.Upgrade.ReplicasMoved, status.Upgrade.DelayedMessages = 0, 0, 0
 	}
 	return status
 }

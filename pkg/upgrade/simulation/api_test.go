@@ -143,6 +143,15 @@ func (a brokerAPI) Licence(ctx context.Context, node emqx.Node, credentials emqx
 	return licence, err
 }
 
+// Delayed is GET /nodes/:node/stats.
+func (a brokerAPI) Delayed(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (count emqx.Count, err error) {
+	err = a.reach(ctx, "stats", node, &credentials, true, func(b *broker) error {
+		count = emqx.Count{Value: b.delayed, Known: true}
+		return nil
+	})
+	return count, err
+}
+
 // ListenerRunning is GET /listeners/:id.
 func (a brokerAPI) ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error) {
 	err := a.reach(ctx, "listener "+id, node, &credentials, true, func(*broker) error { return nil })

@@ -29,6 +29,7 @@ type broker struct {
 	evac     *evacuation // Nil for none.
 	stored   *evacuation // What its disk remembers over a restart of its container.
 	site     string      // Of its disk, in durable storage.
+	delayed  int64       // How many delayed messages it has, which nobody moves.
 	// unlicensed tells that it ended because its licence allows one node.
 	unlicensed bool
 }
@@ -84,6 +85,9 @@ func (w *world) boot(pod *corev1.Pod, restarted bool) *broker {
 	b := &broker{
 		name: "emqx@" + pod.Name + "." + pod.Spec.Containers[0].Env[0].Value, ip: pod.Status.PodIP, owner: w.ownerOf(pod), site: w.diskOf(pod),
 		bootAt: w.now().Add(time.Duration(500+w.rng.IntN(1500)) * time.Millisecond), cookie: w.cookieOfSecret(),
+	}
+	if w.seed%4 == 0 {
+		b.delayed = 2
 	}
 	w.checkDisk(pod)
 	if before := w.brokers[pod.Name]; restarted || before != nil && before.site == b.site {

@@ -222,6 +222,10 @@ type UpgradeStatus struct {
 	// ReplicasMoved is how many of them have been moved off.
 	// +optional
 	ReplicasMoved int64 `json:"replicasMoved,omitempty"`
+	// DelayedMessages is how many messages to $delayed/... are on the nodes that leave and are not due: EMQX moves none, and they are
+	// lost with the node, or left behind on its volume.
+	// +optional
+	DelayedMessages int64 `json:"delayedMessages,omitempty"`
 	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	// +optional
 	ClientsPerSecond int64 `json:"clientsPerSecond,omitempty"`

@@ -775,6 +775,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: connEvictRate
       type:
         scalar: numeric
+    - name: delayedMessages
+      type:
+        scalar: numeric
     - name: estimatedEndTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time

@@ -42,6 +42,9 @@ type UpgradeStatusApplyConfiguration struct {
 	ReplicasTotal *int64 `json:"replicasTotal,omitempty"`
 	// ReplicasMoved is how many of them have been moved off.
 	ReplicasMoved *int64 `json:"replicasMoved,omitempty"`
+	// DelayedMessages is how many messages to $delayed/... are on the nodes that leave and are not due: EMQX moves none, and they are
+	// lost with the node, or left behind on its volume.
+	DelayedMessages *int64 `json:"delayedMessages,omitempty"`
 	// ClientsPerSecond is how many clients leave the leaving nodes a second at present.
 	ClientsPerSecond *int64 `json:"clientsPerSecond,omitempty"`
 	// EvacuationStartedTime is when the evacuation began, moved on by the time when it was paused or held: the time from it
@@ -174,6 +177,14 @@ func (b *UpgradeStatusApplyConfiguration) WithReplicasTotal(value int64) *Upgrad
 // If called multiple times, the ReplicasMoved field is set to the value of the last call.
 func (b *UpgradeStatusApplyConfiguration) WithReplicasMoved(value int64) *UpgradeStatusApplyConfiguration {
 	b.ReplicasMoved = &value
+	return b
+}
+
+// WithDelayedMessages sets the DelayedMessages field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DelayedMessages field is set to the value of the last call.
+func (b *UpgradeStatusApplyConfiguration) WithDelayedMessages(value int64) *UpgradeStatusApplyConfiguration {
+	b.DelayedMessages = &value
 	return b
 }
 
