@@ -51,15 +51,23 @@ func goalOf(s Snapshot, order func(Pod) evacuate.Order) evacuate.Goal {
 	return goal
 }
 
-// focus is what matters of a node each second: while clients are moved, those of all nodes, and the evacuations.
+// focus is what matters of a node each second: of nodes that leave their clients, and their evacuations once these are ordered; of
+// those that stay whether they take clients, until the Services lead to them, and from then on their clients.
 func focus(s Snapshot, pod Pod) evacuate.Focus {
-	switch {
-	case s.phase() != v2beta1.PhaseEvacuating:
-		return evacuate.FocusAll
-	case s.leaves(pod):
-		return evacuate.FocusEvacuation
+	leaves := s.leaves(pod)
+	switch s.phase() {
+	case v2beta1.PhaseSwitching:
+		if leaves {
+			return evacuate.FocusClients
+		}
+	case v2beta1.PhaseEvacuating, v2beta1.PhaseScalingDown:
+		if leaves {
+			return evacuate.FocusEvacuation
+		}
+		return evacuate.FocusClients
+	case v2beta1.PhasePending, v2beta1.PhaseProvisioning, v2beta1.PhaseDone:
 	}
-	return evacuate.FocusClients
+	return evacuate.FocusAll
 }
 
 // beforeSwitch tells whether the listeners of the nodes that stay still matter to a decision.

@@ -88,3 +88,19 @@ func TestUnaskedNodesKeepNobodyBusy(t *testing.T) {
 	require.False(t, Decide(rest(unasked)).Goal.Busy)
 	require.True(t, Decide(rest(booting)).Goal.Busy, "one that does not answer is asked every second")
 }
+
+// TestFocusOfAPhase: a node is asked each second for what may matter in the next, and for no more.
+func TestFocusOfAPhase(t *testing.T) {
+	for phase, want := range map[v2beta1.Phase][2]evacuate.Focus{
+		v2beta1.PhaseProvisioning: {evacuate.FocusAll, evacuate.FocusAll},
+		v2beta1.PhaseSwitching:    {evacuate.FocusClients, evacuate.FocusAll},
+		v2beta1.PhaseEvacuating:   {evacuate.FocusEvacuation, evacuate.FocusClients},
+		v2beta1.PhaseScalingDown:  {evacuate.FocusEvacuation, evacuate.FocusClients},
+	} {
+		s := upgrading(phase)
+		leaves, stays := s.Sets[0].Pods[0], s.Sets[1].Pods[0]
+		require.True(t, s.leaves(leaves))
+		require.False(t, s.leaves(stays))
+		require.Equal(t, want, [2]evacuate.Focus{focus(s, leaves), focus(s, stays)}, phase)
+	}
+}
