@@ -223,8 +223,11 @@ func (w *world) tickPod(pod *corev1.Pod) {
 		return
 	case w.now().Before(w.startAt[pod.UID]):
 		return
+	case mine && b.dead && w.backsOff(pod, b):
+		return
 	case !mine || b.dead:
 		ended := lastWords(b)
+		w.restarts[pod.UID]++
 		b = w.boot(pod, mine)
 		w.setStatus(pod, func(status *corev1.PodStatus) {
 			status.Conditions = slices.DeleteFunc(status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
@@ -235,6 +238,24 @@ func (w *world) tickPod(pod *corev1.Pod) {
 		pod, _ = get[*corev1.Pod](w.kube, pods, pod.Name)
 	}
 	w.setReady(pod, b.up(w.now()) && !w.now().Before(b.frozen))
+}
+
+// backsOff reports whether a container that ended is not started again yet: the second time at once, and then as kubelets do.
+func (w *world) backsOff(pod *corev1.Pod, b *broker) bool {
+	again := w.restarts[pod.UID] - 1
+	if again < 1 || !w.now().Before(b.diedAt.Add(min(10*time.Second<<min(again-1, 5), 5*time.Minute))) {
+		return false
+	}
+	if pod.Status.ContainerStatuses[0].State.Running != nil {
+		w.happen("a container that is started again later and later")
+		w.setStatus(pod, func(status *corev1.PodStatus) {
+			status.ContainerStatuses[0].LastTerminationState = lastWords(b)
+			status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+			setCondition(status, corev1.ContainersReady, false)
+			setCondition(status, corev1.PodReady, false)
+		})
+	}
+	return true
 }
 
 // tickLostPod is what happens to a pod whose kubelet says nothing.

@@ -44,6 +44,7 @@ type world struct {
 	// Kubernetes' controllers and kubelets.
 	machines      []*host
 	startAt       map[types.UID]time.Time // When a pod's container starts, or when a pod that is deleted is gone.
+	restarts      map[types.UID]int       // How often a pod's container was started.
 	unschedulable time.Time               // Until when no machine takes a new pod.
 	addresses     int
 	strangers     map[types.UID]bool // Pods that somebody else deleted.
@@ -89,7 +90,7 @@ type world struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, seed)),
-		startAt: map[types.UID]time.Time{}, strangers: map[types.UID]bool{}, replaced: map[types.UID]bool{},
+		startAt: map[types.UID]time.Time{}, restarts: map[types.UID]int{}, strangers: map[types.UID]bool{}, replaced: map[types.UID]bool{},
 		brokers: map[string]*broker{}, members: map[string]bool{}, cuts: map[[2]string]time.Time{}, forgotten: map[string]bool{},
 		slowest: 1500 * time.Millisecond, requests: map[string]int{}, happened: map[string]bool{}, drawn: map[string]uint64{},
 	}
