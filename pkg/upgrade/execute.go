@@ -130,12 +130,7 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	case machine.BindClaim:
 		return e.bindClaim(ctx, s, a)
 	case machine.SetGate:
-		status := corev1.ConditionFalse
-		if a.Serving {
-			status = corev1.ConditionTrue
-		}
-		return e.setCondition(ctx, s, FieldManager, podRef{a.Pod, a.UID}, applycore.PodCondition().WithType(v2beta1.ConditionOnServing).
-			WithStatus(status).WithReason(gateReason(a.Container)).WithMessage(a.Message))
+		return e.setGate(ctx, s, a)
 	case machine.SetSiteCondition:
 		return e.setCondition(ctx, s, FieldManager+"-storage", podRef{a.Pod, a.UID}, applycore.PodCondition().
 			WithType(v2beta1.ConditionDSReplicationSite).WithStatus(corev1.ConditionStatus(a.Status)).WithReason("DurableStorage"))
@@ -344,6 +339,16 @@ func (e *executor) setCondition(ctx context.Context, s machine.Snapshot, manager
 		e.wrote(s, "Pod", applied.ResourceVersion)
 	}
 	return err
+}
+
+// setGate opens or closes the readiness gate of a pod.
+func (e *executor) setGate(ctx context.Context, s machine.Snapshot, a machine.SetGate) error {
+	status := corev1.ConditionFalse
+	if a.Serving {
+		status = corev1.ConditionTrue
+	}
+	return e.setCondition(ctx, s, FieldManager, podRef{a.Pod, a.UID}, applycore.PodCondition().WithType(v2beta1.ConditionOnServing).
+		WithStatus(status).WithReason(gateReason(a.Container)).WithMessage(a.Message))
 }
 
 // letGo marks a pod for who drains its Kubernetes node, or takes the marks off.
