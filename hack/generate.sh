@@ -42,7 +42,9 @@ cp hack/schema.go.txt "$scratch/schema/main.go"
 
 mkdir -p manifests/base/crd manifests/base/rbac
 "$tools/controller-gen" crd:ignoreUnexportedFields=true paths="./$apis" output:crd:dir="$scratch/crd"
-(cd hack/tools && go run ./trimcrd "$scratch/crd/apps.emqx.io_emqxes.yaml") > manifests/base/crd/apps.emqx.io_emqxes.yaml
+for crd in emqxes rebalances; do
+  (cd hack/tools && go run ./trimcrd "$scratch/crd/apps.emqx.io_$crd.yaml") > "manifests/base/crd/apps.emqx.io_$crd.yaml"
+done
 "$tools/controller-gen" rbac:roleName=emqx-bg-operator paths="./pkg/...;./cmd/..." output:rbac:dir="$scratch/rbac"
 # The Role in the operator's own namespace gets a name of its own: manifests/single-namespace has two Roles in one.
 sed '/^kind: Role$/,$ s/^  name: emqx-bg-operator$/  name: emqx-bg-operator-leader-election/' "$scratch/rbac/role.yaml" > manifests/base/rbac/role.yaml

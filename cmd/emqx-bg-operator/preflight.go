@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/klog/v2"
@@ -42,7 +44,7 @@ func preflight(ctx context.Context, api server) error {
 		return ctx.Err()
 	case apierrors.IsNotFound(last):
 		return fmt.Errorf("the API server does not know EMQX resources (%s): install the CRD with %s", v2beta1.SchemeGroupVersion, applyCRD)
-	case errors.As(last, new(outdatedError)):
+	case errors.As(last, new(outdatedError)), errors.Is(last, errNoRebalances):
 		return last
 	case errors.As(last, new(uncheckedError)):
 		// Whoever may not read the schema can still do without this check.
@@ -66,6 +68,9 @@ func (e outdatedError) Error() string {
 	return fmt.Sprintf("the CRD of EMQX resources is of another version and lacks fields that this one writes or reads: %s; apply that of this version with %s", fields, applyCRD)
 }
 
+// errNoRebalances: their cache would be waited for in vain, and nobody would know.
+var errNoRebalances = errors.New("the API server does not know Rebalances of " + v2beta1.SchemeGroupVersion.String() + ": install their CRD with " + applyCRD)
+
 // uncheckedError tells that the schema could not be read.
 type uncheckedError struct{ error }
 
@@ -73,8 +78,12 @@ type uncheckedError struct{ error }
 func (e uncheckedError) Unwrap() error { return e.error }
 
 func checkCRD(api server) error {
-	if _, err := api.ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String()); err != nil {
+	known, err := api.ServerResourcesForGroupVersion(v2beta1.SchemeGroupVersion.String())
+	if err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(known.APIResources, func(resource metav1.APIResource) bool { return resource.Kind == v2beta1.KindRebalance }) {
+		return errNoRebalances
 	}
 	missing, err := missingFields(api.OpenAPIV3())
 	switch {

@@ -22,6 +22,7 @@ import (
 type published struct {
 	discovery.ServerResourcesInterface
 	root    map[string]any // Nil for none.
+	alone   bool           // Whether Rebalances are not known.
 	unknown bool           // Whether the resource is not known either.
 	failure error          // Why the schema cannot be read.
 	asked   int
@@ -32,7 +33,10 @@ func (p *published) ServerResourcesForGroupVersion(string) (*metav1.APIResourceL
 	if p.unknown {
 		return nil, apierrors.NewNotFound(runtimeschema.GroupResource{}, "apps.emqx.io")
 	}
-	return &metav1.APIResourceList{}, nil
+	if p.alone {
+		return &metav1.APIResourceList{APIResources: []metav1.APIResource{{Kind: v2beta1.Kind}}}, nil
+	}
+	return &metav1.APIResourceList{APIResources: []metav1.APIResource{{Kind: v2beta1.Kind}, {Kind: v2beta1.KindRebalance}}}, nil
 }
 
 func (p *published) OpenAPIV3() openapi.Client { return p }
@@ -89,6 +93,7 @@ func TestPreflight(t *testing.T) {
 	}{
 		{"all is there", &published{root: crd(t)}, nil},
 		{"no CRD", &published{unknown: true}, []string{"does not know EMQX resources", "kubectl apply -k manifests/"}},
+		{"no CRD of Rebalances", &published{root: crd(t), alone: true}, []string{"does not know Rebalances", "kubectl apply -k manifests/"}},
 		{"the CRD of another operator", &published{root: crd(t, []string{"status", "phase"}, []string{"spec", "updateStrategy", "paused"}, []string{"status", "coreNodes", "[]", "lastSeenTime"})},
 			[]string{"status.phase", "spec.updateStrategy.paused", "status.coreNodes[].lastSeenTime", "kubectl apply -k manifests/"}},
 		{"a CRD without a status", &published{root: crd(t, []string{"status"})}, []string{"lacks fields that this one writes or reads: status;"}},

@@ -3,6 +3,7 @@ package scenarios
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,9 @@ func TestAdoption(t *testing.T) {
 	service := c.service()
 	require.Equal(t, foreignRevision, service.Spec.Selector[v2beta1.LabelPodTemplateHash])
 	require.False(t, slices.ContainsFunc(service.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == manager }))
+
+	c.eventually("the Rebalance that failed to be let go", func() bool { return len(c.rebalance("former").Finalizers) == 0 })
+	require.Equal(t, v2beta1.RebalanceFailed, c.rebalance("former").Status.Phase)
 
 	// A port that moves takes its name along: that of the other operator is not left standing.
 	c.patch(`{"spec":{"imagePullPolicy":"Always","config":{"data":"license {\n  key = \"official\"\n}\nlisteners.ws.default.bind = 8085\n"}}}`)
@@ -186,14 +190,19 @@ func (c *installed) podUIDs() []types.UID {
 }
 
 // installForeign leaves what the guide takes away of an installation of emqx-operator 2.x: its Deployment, a webhook that refuses every
-// edit, and a CRD with a version that was stored once.
+// edit, CRDs with versions that were stored once, and a Rebalance that had failed.
 func (c *installed) installForeign() {
 	c.t.Helper()
 	c.must("", "create", "namespace", "emqx-operator-system")
 	c.must("", "-n", "emqx-operator-system", "create", "deployment", "emqx-operator-controller-manager", "--image=emqx/emqx-operator-controller:2.2.29", "--replicas=0")
-	c.must("", "patch", "crd", "emqxes.apps.emqx.io", "--type=json", "-p", `[{"op":"add","path":"/spec/versions/-","value":{"name":"v2alpha1","served":true,"storage":false,`+
-		`"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}}]`)
-	c.must("", "patch", "crd", "emqxes.apps.emqx.io", "--subresource=status", "--type=merge", "-p", `{"status":{"storedVersions":["v2alpha1","v2beta1"]}}`)
+	for crd, version := range map[string]string{"emqxes.apps.emqx.io": "v2alpha1", "rebalances.apps.emqx.io": "v1beta4"} {
+		c.must("", "patch", "crd", crd, "--type=json", "-p", `[{"op":"add","path":"/spec/versions/-","value":{"name":"`+version+`","served":true,"storage":false,`+
+			`"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}}]`)
+		c.must("", "patch", "crd", crd, "--subresource=status", "--type=merge", "-p", `{"status":{"storedVersions":["`+version+`","v2beta1"]}}`)
+	}
+	c.must(strings.Replace(rebalanceOf("former", 1, 1), "{name: former}", "{name: former, finalizers: [apps.emqx.io/finalizer]}", 1), "apply", "-f", "-")
+	c.must("", "patch", "rebalance", "former", "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Failed","conditions":[{"type":"Failed","status":"True","reason":"Failed",`+
+		`"message":"EMQX emqx-ee is not ready","lastUpdateTime":"2026-01-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`)
 	c.must(`
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration

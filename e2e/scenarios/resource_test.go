@@ -63,6 +63,16 @@ func TestResource(t *testing.T) {
 	require.Contains(t, c.must("", "explain", "emqx.spec.updateStrategy.paused"), "Paused holds the cluster as it is")
 	c.must("", "wait", "--for=condition=Ready", "emqx/"+name, "--timeout=10s")
 
+	t.Run("a Rebalance of nodes without clients is completed at once", func(t *testing.T) {
+		c.t = t
+		output, err := c.kubectl(strings.Replace(rebalanceOf("even", 1, 1), `"1.1"`, `"much"`, 1), "apply", "-f", "-")
+		require.Error(t, err)
+		require.Contains(t, output, "spec.rebalanceStrategy.relConnThreshold")
+		c.must(rebalanceOf("even", 1, 1), "apply", "-f", "-")
+		c.untilRebalance("even", "Completed WithinThresholds")
+		c.must("", "delete", "rebalance", "even", "--timeout=30s")
+	})
+
 	t.Run("an image that does not exist stalls the upgrade and leaves the old revision serving", func(t *testing.T) {
 		c.t = t
 		c.patch(`{"spec":{"image":"no-such/emqx:1","updateStrategy":{"progressDeadlineSeconds":2}}}`)

@@ -70,7 +70,7 @@ func normalized(value any) any {
 }
 
 func TestManifests(t *testing.T) {
-	a := newAPI(t, schemaOf(t))
+	a := newAPI(t, schemaOf(t, "emqxes"))
 	for _, test := range []struct{ reason, spec, refusal string }{
 		{"the least", `{image: emqx/emqx:6.0.1}`, ""},
 		{"metadata of templates may say what has no effect", `{image: e, coreTemplate: {metadata: {name: core, creationTimestamp: null, labels: {a: b}, annotations: {c: "true"}}},

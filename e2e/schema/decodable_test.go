@@ -31,14 +31,16 @@ import (
 // all kinds: what the API server accepts there, the operator must be able to decode. A value is decodable when its parts
 // are, so nothing that is accepted as a whole is left out.
 func TestWhatIsAcceptedCanBeDecoded(t *testing.T) {
-	root := schemaOf(t)
 	w := &walker{t: t, random: rand.New(rand.NewPCG(1, 2))}
 	for _, part := range []struct {
-		name string
-		t    reflect.Type
-	}{{"spec", reflect.TypeFor[v2beta1.EMQXSpec]()}, {"status", reflect.TypeFor[v2beta1.EMQXStatus]()}} {
-		props := root.Properties[part.name]
-		w.walk(part.name, &props, part.t)
+		resource, name string
+		t              reflect.Type
+	}{
+		{"emqxes", "spec", reflect.TypeFor[v2beta1.EMQXSpec]()}, {"emqxes", "status", reflect.TypeFor[v2beta1.EMQXStatus]()},
+		{"rebalances", "spec", reflect.TypeFor[v2beta1.RebalanceSpec]()}, {"rebalances", "status", reflect.TypeFor[v2beta1.RebalanceStatus]()},
+	} {
+		props := schemaOf(t, part.resource).Properties[part.name]
+		w.walk(part.resource+"."+part.name, &props, part.t)
 	}
 	require.Greater(t, w.nodes, 1000, "the walk has seen the schema")
 	require.Greater(t, w.accepted, w.nodes, "values were accepted at all")
@@ -46,10 +48,10 @@ func TestWhatIsAcceptedCanBeDecoded(t *testing.T) {
 	require.Empty(t, w.wrong, "%d forms are accepted and cannot be decoded:\n%s", len(w.wrong), strings.Join(w.wrong, "\n"))
 }
 
-// schemaOf is the schema of the CRD's version.
-func schemaOf(t *testing.T) *apiextensions.JSONSchemaProps {
+// schemaOf is the schema of the version of a resource's CRD.
+func schemaOf(t *testing.T, resource string) *apiextensions.JSONSchemaProps {
 	t.Helper()
-	data, err := os.ReadFile("../../manifests/base/crd/apps.emqx.io_emqxes.yaml")
+	data, err := os.ReadFile("../../manifests/base/crd/apps.emqx.io_" + resource + ".yaml")
 	require.NoError(t, err)
 	var crd apiextensionsv1.CustomResourceDefinition
 	require.NoError(t, yaml.Unmarshal(data, &crd))

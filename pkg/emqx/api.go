@@ -160,16 +160,49 @@ func (c *Client) ListenerRunning(ctx context.Context, node Node, credentials Cre
 	return listener.Running == true, err
 }
 
-// Evacuation asks a node for its own evacuation: GET /load_rebalance/status. It is nil when there is none.
-func (c *Client) Evacuation(ctx context.Context, node Node, credentials Credentials) (*EvacuationStatus, error) {
+// Moves is what moves clients off a node. Both are nil when nothing does; EMQX has only one of them at a time.
+type Moves struct {
+	// Evacuation is the node's own.
+	Evacuation *EvacuationStatus
+	// Donation is what the node gives to a rebalance.
+	Donation *Donation
+}
+
+// Donation is a rebalance that a node gives clients to, as the node tells it. Meanwhile it refuses new ones.
+type Donation struct {
+	// State is where the rebalance stands.
+	State RebalanceState
+	// Coordinator is the node that the rebalance was started on.
+	Coordinator string
+	// Recipients are the nodes that get the clients.
+	Recipients []string
+}
+
+// RebalanceState is a state of EMQX's rebalance, by its exact name (emqx_node_rebalance.erl). Not all are named as those of an
+// evacuation.
+type RebalanceState string
+
+// The states of a rebalance, in their order.
+const (
+	RebalanceDisabled         RebalanceState = "disabled"
+	RebalanceWaitHealthCheck  RebalanceState = "wait_health_check"
+	RebalanceEvictingConns    RebalanceState = "evicting_conns"
+	RebalanceWaitTakeover     RebalanceState = "wait_takeover"
+	RebalanceEvictingSessions RebalanceState = "evicting_sessions"
+)
+
+// Moves asks a node what moves clients off it: GET /load_rebalance/status.
+func (c *Client) Moves(ctx context.Context, node Node, credentials Credentials) (Moves, error) {
 	var answer struct {
-		Status     string   `json:"status"`
-		Process    string   `json:"process"`
-		State      State    `json:"state"`
-		ConnRate   int32    `json:"connection_eviction_rate"`
-		SessRate   int32    `json:"session_eviction_rate"`
-		Recipients []string `json:"session_recipients"`
-		Stats      struct {
+		Status      string   `json:"status"`
+		Process     string   `json:"process"`
+		State       string   `json:"state"`
+		ConnRate    int32    `json:"connection_eviction_rate"`
+		SessRate    int32    `json:"session_eviction_rate"`
+		Recipients  []string `json:"session_recipients"`
+		Coordinator string   `json:"coordinator_node"`
+		Takers      []string `json:"recipients"`
+		Stats       struct {
 			InitialConnected int32 `json:"initial_connected"`
 			CurrentConnected int32 `json:"current_connected"`
 			InitialSessions  int32 `json:"initial_sessions"`
@@ -179,14 +212,19 @@ func (c *Client) Evacuation(ctx context.Context, node Node, credentials Credenti
 	err := c.do(ctx, node, credentials, call{
 		operation: "load_rebalance_status", method: http.MethodGet, path: "/api/v5/load_rebalance/status", timeout: questionTimeout,
 	}, &answer)
-	if err != nil || answer.Status != "enabled" || answer.Process != "evacuation" {
-		return nil, err
+	switch {
+	case err != nil || answer.Status != "enabled":
+		return Moves{}, err
+	case answer.Process == "rebalance":
+		return Moves{Donation: &Donation{State: RebalanceState(answer.State), Coordinator: answer.Coordinator, Recipients: answer.Takers}}, nil
+	case answer.Process != "evacuation":
+		return Moves{}, nil
 	}
-	return &EvacuationStatus{
-		State: answer.State, ConnEvictRate: answer.ConnRate, SessEvictRate: answer.SessRate, Recipients: answer.Recipients,
+	return Moves{Evacuation: &EvacuationStatus{
+		State: State(answer.State), ConnEvictRate: answer.ConnRate, SessEvictRate: answer.SessRate, Recipients: answer.Recipients,
 		InitialConnected: answer.Stats.InitialConnected, InitialSessions: answer.Stats.InitialSessions,
 		CurrentConnected: answer.Stats.CurrentConnected, CurrentSessions: answer.Stats.CurrentSessions,
-	}, nil
+	}}, nil
 }
 
 // Start orders a node to evacuate itself. That it does already is success.

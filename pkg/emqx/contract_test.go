@@ -107,7 +107,14 @@ func TestRecordedAnswers(t *testing.T) {
 	defer client.Close()
 	evacuation := Evacuation{ConnEvictRate: 2, SessEvictRate: 1, WaitTakeover: 4 * time.Second, Recipients: []string{"emqx@127.0.0.12", "emqx@127.0.0.13"}}
 	info := func(t *testing.T, node Node) (any, error) { return client.Info(t.Context(), node, key) }
-	status := func(t *testing.T, node Node) (any, error) { return client.Evacuation(t.Context(), node, key) }
+	status := func(t *testing.T, node Node) (any, error) {
+		moves, err := client.Moves(t.Context(), node, key)
+		require.Nil(t, moves.Donation)
+		return moves.Evacuation, err
+	}
+	rebalance := func(t *testing.T, node Node) (any, error) {
+		return nil, client.StartRebalance(t.Context(), node, key, Rebalance{RelConnThreshold: "1.1", RelSessThreshold: "1.1"})
+	}
 	start := func(t *testing.T, node Node) (any, error) {
 		return nil, client.Start(t.Context(), node, key, evacuation)
 	}
@@ -156,6 +163,11 @@ func TestRecordedAnswers(t *testing.T) {
 		{"stop", "050", "", stop, nil, nil},
 		{"stop of what does not run is success", "051", "", stop, nil, nil},
 		{"stop of an unknown node", "047", "emqx@127.0.0.99", stop, nil, ErrUnknownNode},
+		{"rebalance", "303", "", rebalance, nil, nil},
+		{"rebalance again is success", "305", "", rebalance, nil, nil},
+		{"nothing to balance", "301", "", rebalance, nil, ErrNothingToBalance},
+		{"a donor takes no clients", "307", "", available, false, nil},
+		{"a recipient takes some", "308", "", available, true, nil},
 		{"read the API keys anew", "523", "", func(t *testing.T, node Node) (any, error) {
 			return nil, client.LoadKeys(t.Context(), node, key, "/opt/emqx/data/bootstrap_api_key")
 		}, nil, nil},
@@ -202,6 +214,45 @@ func TestStartBody(t *testing.T) {
 	}, sent, "only what every version knows: unknown fields are refused")
 }
 
+// TestRebalanceRequests: the thresholds are sent as numbers, a donor tells of its rebalance, and stopping none is success.
+func TestRebalanceRequests(t *testing.T) {
+	var sent map[string]any
+	status, answer := http.StatusOK, "{}"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		sent = map[string]any{"path": request.URL.Path}
+		if body, err := io.ReadAll(request.Body); err != nil || len(body) > 0 && json.Unmarshal(body, &sent) != nil {
+			t.Error("the body is no JSON", err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	client, node := NewClient(nil), Node{Name: "emqx@a", URL: server.URL}
+	defer client.Close()
+	asked := Rebalance{
+		ConnEvictRate: 1, SessEvictRate: 2, WaitHealthCheck: 3, WaitTakeover: 4, AbsConnThreshold: 5, AbsSessThreshold: 6,
+		RelConnThreshold: "1.25", RelSessThreshold: "2", Nodes: []string{"emqx@a", "emqx@b"},
+	}
+	require.NoError(t, client.StartRebalance(t.Context(), node, key, asked))
+	require.Equal(t, map[string]any{
+		"path": "/api/v5/load_rebalance/emqx@a/start", "conn_evict_rate": 1.0, "sess_evict_rate": 2.0, "wait_health_check": 3.0, "wait_takeover": 4.0,
+		"abs_conn_threshold": 5.0, "abs_sess_threshold": 6.0, "rel_conn_threshold": 1.25, "rel_sess_threshold": 2.0, "nodes": []any{"emqx@a", "emqx@b"},
+	}, sent, "only what every version knows: unknown fields are refused")
+
+	asked.RelSessThreshold = "much"
+	require.ErrorIs(t, client.StartRebalance(t.Context(), node, key, asked), ErrInvalid)
+
+	answer = `{"status":"enabled","process":"rebalance","state":"evicting_conns","coordinator_node":"emqx@a","recipients":["emqx@b"],"connection_goal":120.5}`
+	moves, err := client.Moves(t.Context(), node, key)
+	require.NoError(t, err)
+	require.Equal(t, Moves{Donation: &Donation{State: RebalanceEvictingConns, Coordinator: "emqx@a", Recipients: []string{"emqx@b"}}}, moves)
+
+	status, answer = http.StatusBadRequest, `{"code":"BAD_REQUEST","message":"error on node 'emqx@a': not_started"}`
+	require.NoError(t, client.StopRebalance(t.Context(), node, key))
+	require.Equal(t, "/api/v5/load_rebalance/emqx@a/stop", sent["path"])
+}
+
 func TestAnswersOfTheContract(t *testing.T) {
 	for _, test := range []struct {
 		reason string
@@ -216,6 +267,7 @@ func TestAnswersOfTheContract(t *testing.T) {
 		{"a node that is frozen", 500, "application/json", `{"code":"INTERNAL_ERROR","message":"error, function_clause, [{emqx_mgmt_api_nodes,format,[{error,timeout}],[]}]"}`, ErrRemoteCall, ""},
 		{"a rebalance holds the node", 400, "application/json", `{"code":"BAD_REQUEST","message":"error on node 'emqx@a': eviction_agent_busy"}`, ErrAgentBusy, ""},
 		{"a recipient that is known and away", 400, "application/json", `{"code":"NOT_FOUND","message":"Nodes unavailable: ['emqx@b']"}`, ErrRecipients, ""},
+		{"a value that EMQX takes from nobody", 400, "application/json", `{"code":"BAD_REQUEST","message":"{\"value\":1.0,\"path\":\"root.rel_conn_threshold\",\"kind\":\"validation_error\"}"}`, ErrInvalid, ""},
 		{"a numeric code", 400, "application/json", `{"code":400,"message":"Unknown sites: x"}`, nil, "HTTP 400 400: Unknown sites: x"},
 		{"no member", 400, "application/json", `{"code":"BAD_REQUEST","message":"node_not_in_cluster"}`, ErrNotMember, ""},
 		{"a redirect is not followed", 302, "text/html", "", nil, "HTTP 302"},

@@ -23,10 +23,14 @@ var (
 	ErrBooting = errors.New("the API of the node is not there yet")
 	// ErrUnknownNode: the node that was asked does not count the named node among the running ones.
 	ErrUnknownNode = errors.New("the node is not running in the cluster")
-	// ErrAlreadyStarted: the evacuation runs already. To an order to start it this is success.
-	ErrAlreadyStarted = errors.New("the evacuation has already started")
-	// ErrNotStarted: no evacuation runs. To an order to stop it this is success.
-	ErrNotStarted = errors.New("no evacuation has been started")
+	// ErrAlreadyStarted: the evacuation, or the rebalance, runs already. To an order to start it this is success.
+	ErrAlreadyStarted = errors.New("it has already been started")
+	// ErrNotStarted: no evacuation, or no rebalance, runs. To an order to stop it this is success.
+	ErrNotStarted = errors.New("none has been started")
+	// ErrNothingToBalance: all nodes are within the thresholds of a rebalance.
+	ErrNothingToBalance = errors.New("the nodes are within the thresholds")
+	// ErrInvalid: the order has a value that EMQX does not take from anybody.
+	ErrInvalid = errors.New("EMQX does not take this order")
 	// ErrAgentBusy: a rebalance or a purge holds the node.
 	ErrAgentBusy = errors.New("a rebalance or a purge holds the node")
 	// ErrRecipients: a node named as recipient is unknown or not available.
@@ -148,6 +152,10 @@ func kindOfRefusal(e *APIError) error {
 		return ErrAlreadyStarted
 	case strings.HasSuffix(e.Message, ": not_started"):
 		return ErrNotStarted
+	case strings.HasSuffix(e.Message, ": nothing_to_balance"):
+		return ErrNothingToBalance
+	case strings.Contains(e.Message, `"kind":"validation_error"`):
+		return ErrInvalid
 	case strings.HasSuffix(e.Message, ": eviction_agent_busy"):
 		return ErrAgentBusy
 	case strings.HasPrefix(e.Message, "Nodes unavailable"), strings.HasPrefix(e.Message, "Invalid nodes"):

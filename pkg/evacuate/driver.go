@@ -23,9 +23,11 @@ type API interface {
 	Licence(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Licence, error)
 	Delayed(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Count, error)
 	ListenerRunning(ctx context.Context, node emqx.Node, credentials emqx.Credentials, id string) (bool, error)
-	Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (*emqx.EvacuationStatus, error)
+	Moves(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Moves, error)
 	Start(ctx context.Context, node emqx.Node, credentials emqx.Credentials, evacuation emqx.Evacuation) error
 	Stop(ctx context.Context, node emqx.Node, credentials emqx.Credentials) error
+	StartRebalance(ctx context.Context, node emqx.Node, credentials emqx.Credentials, rebalance emqx.Rebalance) error
+	StopRebalance(ctx context.Context, node emqx.Node, credentials emqx.Credentials) error
 	ForceLeave(ctx context.Context, node emqx.Node, credentials emqx.Credentials, member string) error
 	Storage(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (emqx.Storage, error)
 	SetReplicas(ctx context.Context, node emqx.Node, credentials emqx.Credentials, database string, sites []string) error
@@ -67,6 +69,8 @@ type Driver struct {
 	storage storageState
 	loading context.CancelFunc // Of the goroutine that has the keys read; nil when there is none.
 
+	rebalance rebalanceState
+
 	ctx    context.Context //nolint:containedctx // It is the life of the driver's goroutines, which Pursue starts.
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
@@ -103,8 +107,10 @@ func (d *Driver) Close() {
 		d.drop(state)
 		delete(d.nodes, name)
 	}
-	if d.storage.timer != nil {
-		d.storage.timer.Stop()
+	for _, timer := range []*time.Timer{d.storage.timer, d.rebalance.timer} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	d.mu.Unlock()
 	d.wait.Wait()
@@ -145,8 +151,11 @@ func (d *Driver) Pursue(goal Goal) {
 	if !slices.Equal(goal.Absent, d.goal.Absent) {
 		d.pursueAbsent(goal.Absent)
 	}
-	before, keys := d.goal.Storage, d.goal.Keys
+	before, keys, rebalance := d.goal.Storage, d.goal.Keys, d.goal.Rebalance
 	d.goal = goal
+	if !goal.Rebalance.equal(rebalance) {
+		d.dueRebalance()
+	}
 	if goal.Keys != keys {
 		d.pursueKeys(goal.Keys, keys)
 	}
@@ -225,6 +234,7 @@ func (d *Driver) prune(wanted map[string]bool) {
 			next.Left[name] = true
 		}
 	}
+	next.Rebalance.Stopped = old.Rebalance.Stopped && !d.goal.Rebalance.Run // It may be started from now on.
 	if len(d.goal.Absent) == 0 {
 		next.Failure = ""
 	}
@@ -276,7 +286,7 @@ func uncounted(info emqx.NodeInfo) emqx.NodeInfo {
 func differs(a, b NodeObservation) bool {
 	return a.Failure != b.Failure || a.OrderFailure != b.OrderFailure || a.Seen.IsZero() != b.Seen.IsZero() || uncounted(a.Info) != uncounted(b.Info) || a.Available != b.Available ||
 		a.AskedConnRate != b.AskedConnRate || a.AskedSessRate != b.AskedSessRate || !slices.Equal(a.Members, b.Members) ||
-		!sameListeners(a.Listeners, b.Listeners) || a.LicenceKnown != b.LicenceKnown || a.Licence != b.Licence || (a.Delayed.Value == 0) != (b.Delayed.Value == 0) || !sameStatus(a.Evacuation, b.Evacuation)
+		!sameListeners(a.Listeners, b.Listeners) || a.LicenceKnown != b.LicenceKnown || a.Licence != b.Licence || (a.Delayed.Value == 0) != (b.Delayed.Value == 0) || !sameStatus(a.Evacuation, b.Evacuation) || !sameDonation(a.Donation, b.Donation)
 }
 
 func sameListeners(a, b map[string]bool) bool {
@@ -289,6 +299,13 @@ func sameListeners(a, b map[string]bool) bool {
 		}
 	}
 	return true
+}
+
+func sameDonation(a, b *emqx.Donation) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.State == b.State && a.Coordinator == b.Coordinator && slices.Equal(a.Recipients, b.Recipients)
 }
 
 func sameStatus(a, b *emqx.EvacuationStatus) bool {

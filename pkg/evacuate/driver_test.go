@@ -22,7 +22,9 @@ type fakeNode struct {
 	name       string
 	frozen     bool
 	evacuation *emqx.EvacuationStatus
+	donation   *emqx.Donation
 	starts     int
+	stops      int
 	forget     int           // How often it forgets what it was told.
 	slow       time.Duration // How long an order takes.
 	refuses    error         // What it says to an order.
@@ -147,7 +149,7 @@ func (f *fakeAPI) Delayed(ctx context.Context, node emqx.Node, c emqx.Credential
 
 func (f *fakeAPI) Available(ctx context.Context, node emqx.Node) (bool, error) {
 	n, err := f.node(ctx, node, emqx.Credentials{Secret: f.secret})
-	return err == nil && f.get(n.name).evacuation == nil, err
+	return err == nil && f.get(n.name).evacuation == nil && f.get(n.name).donation == nil, err
 }
 
 func (f *fakeAPI) ListenerRunning(ctx context.Context, node emqx.Node, c emqx.Credentials, id string) (bool, error) {
@@ -155,18 +157,18 @@ func (f *fakeAPI) ListenerRunning(ctx context.Context, node emqx.Node, c emqx.Cr
 	return id == "tcp:default", err
 }
 
-func (f *fakeAPI) Evacuation(ctx context.Context, node emqx.Node, c emqx.Credentials) (*emqx.EvacuationStatus, error) {
+func (f *fakeAPI) Moves(ctx context.Context, node emqx.Node, c emqx.Credentials) (emqx.Moves, error) {
 	n, err := f.node(ctx, node, c)
 	if err != nil {
-		return nil, err
+		return emqx.Moves{}, err
 	}
 	if f.get(n.name).mute {
 		patient, cancel := context.WithTimeout(ctx, 4*time.Second)
 		defer cancel()
 		<-patient.Done()
-		return nil, fmt.Errorf("%w: %w", emqx.ErrSilent, patient.Err())
+		return emqx.Moves{}, fmt.Errorf("%w: %w", emqx.ErrSilent, patient.Err())
 	}
-	return f.get(n.name).evacuation, nil
+	return emqx.Moves{Evacuation: f.get(n.name).evacuation, Donation: f.get(n.name).donation}, nil
 }
 
 func (f *fakeAPI) Start(ctx context.Context, node emqx.Node, c emqx.Credentials, e emqx.Evacuation) error {
@@ -677,4 +679,32 @@ func TestEvacuationOfAStayingNodeIsSeen(t *testing.T) {
 		pass(6 * time.Second)
 		require.Nil(t, f.get("a").evacuation)
 	})
+}
+
+func (f *fakeAPI) StartRebalance(ctx context.Context, node emqx.Node, c emqx.Credentials, asked emqx.Rebalance) error {
+	n, err := f.node(ctx, node, c)
+	if err != nil {
+		return err
+	}
+	time.Sleep(f.get(n.name).slow)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.starts++
+	if n.refuses == nil {
+		f.nodes[asked.Nodes[0]].donation = &emqx.Donation{Coordinator: node.Name, State: emqx.RebalanceEvictingConns}
+	}
+	return n.refuses
+}
+
+func (f *fakeAPI) StopRebalance(ctx context.Context, node emqx.Node, c emqx.Credentials) error {
+	n, err := f.node(ctx, node, c)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		n.stops++
+		for _, other := range f.nodes {
+			other.donation = nil
+		}
+	}
+	return err
 }

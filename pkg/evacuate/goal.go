@@ -85,6 +85,8 @@ type Goal struct {
 	Storage StorageGoal
 	// Keys is which API keys the nodes shall know.
 	Keys KeysGoal
+	// Rebalance is the rebalance that is to run, or to be stopped.
+	Rebalance RebalanceGoal
 	// Busy asks for an observation every second instead of now and then.
 	Busy bool
 }
@@ -101,6 +103,8 @@ type Observation struct {
 	Storage StorageObservation
 	// Keys is what is known of the API keys.
 	Keys KeysObservation
+	// Rebalance is what came of the order to rebalance, or to stop that.
+	Rebalance RebalanceObservation
 }
 
 // Sample is the number of clients of a node at a beat: the nodes of a cluster are asked together, so that samples of one
@@ -134,8 +138,8 @@ type NodeObservation struct {
 	MembersSince time.Time
 	// Available tells whether it takes clients.
 	Available bool
-	// Evacuation is its evacuation, nil when there is none.
-	Evacuation *emqx.EvacuationStatus
+	// Moves is what moves clients off it: its evacuation, or a rebalance that it gives clients to.
+	emqx.Moves
 	// Licence is its licence, as it last told it in this life, where LicenceKnown says that it was asked.
 	Licence      emqx.Licence
 	LicenceKnown bool
@@ -197,6 +201,9 @@ func (n NodeObservation) Empty() bool {
 
 // Ordered reports whether an evacuation may run, or be about to, that the driver ordered and that has not been seen to be over.
 func (n NodeObservation) Ordered() bool { return n.AskedConnRate > 0 || n.AskedSessRate > 0 }
+
+// moves reports whether anything moves clients off the node, as it last told.
+func (n NodeObservation) moves() bool { return n.Moves != emqx.Moves{} }
 
 // EvictsConnections reports whether an evacuation runs on the node, as it last told, that closes connections: what comes
 // after that disconnects nobody.

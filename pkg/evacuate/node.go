@@ -112,15 +112,20 @@ func (d *Driver) ask(ctx context.Context, goal NodeGoal, busy bool, credentials 
 			return nil // It is only told: no node is silent for the lack of it.
 		})
 	}
-	if all || goal.Focus == FocusEvacuation || last.Evacuation != nil {
+	if all || goal.Focus == FocusEvacuation || last.moves() {
 		question(func() (err error) {
-			next.Evacuation, err = d.evacuation(groupCtx, goal.Node, credentials, last)
+			next.Moves, err = d.moves(groupCtx, goal.Node, credentials, last)
 			return err
 		})
 	}
 	next.Listeners = d.askListeners(groupCtx, goal, credentials, last, question)
 	if err := group.Wait(); err != nil {
 		return NodeObservation{}, counted, err
+	}
+	if all && !next.Available && !next.moves() {
+		if err := d.askAgain(ctx, goal, credentials, &next); err != nil {
+			return NodeObservation{}, counted, err
+		}
 	}
 	if next.Seen = time.Now(); all {
 		next.Whole = next.Seen
@@ -153,19 +158,31 @@ func (d *Driver) askListeners(ctx context.Context, goal NodeGoal, credentials em
 // statusPatience is how long a node that moves sessions is waited for to tell of it: it takes 20 ms, or up to a minute.
 const statusPatience = 1500 * time.Millisecond
 
-// evacuation asks a node about its evacuation. While another member is frozen, a node that moves sessions answers everything
-// but this, for up to a minute each (recorded): then it is as it last told. It never goes back to evict connections by itself.
-func (d *Driver) evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials, last NodeObservation) (*emqx.EvacuationStatus, error) {
-	if last.Evacuation == nil || last.EvictsConnections() {
-		return d.config.API.Evacuation(ctx, node, credentials)
+// askAgain asks a node once more that takes no clients and does not say why: what moves them off began or ended between two questions.
+func (d *Driver) askAgain(ctx context.Context, goal NodeGoal, credentials emqx.Credentials, next *NodeObservation) error {
+	return d.guarded(func() (err error) {
+		if next.Available, err = d.config.API.Available(ctx, goal.Node); err != nil {
+			return err
+		}
+		next.Moves, err = d.config.API.Moves(ctx, goal.Node, credentials)
+		return err
+	})
+}
+
+// moves asks a node what moves clients off it. While another member is frozen, a node that moves sessions answers everything
+// but this, for up to a minute each (recorded): then it is as it last told. It never goes back to evict connections by itself. A
+// donor asks the coordinator, which says nothing while it moves a second's worth of sessions.
+func (d *Driver) moves(ctx context.Context, node emqx.Node, credentials emqx.Credentials, last NodeObservation) (emqx.Moves, error) {
+	if !last.moves() || last.EvictsConnections() {
+		return d.config.API.Moves(ctx, node, credentials)
 	}
 	patient, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	status, err := d.config.API.Evacuation(patient, node, credentials)
+	moves, err := d.config.API.Moves(patient, node, credentials)
 	if err != nil && errors.Is(err, emqx.ErrSilent) && ctx.Err() == nil {
-		return last.Evacuation, nil
+		return last.Moves, nil
 	}
-	return status, err
+	return moves, err
 }
 
 // sampled adds a sample and drops those that are older than the window.

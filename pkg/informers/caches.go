@@ -28,7 +28,7 @@ import (
 
 // The operator reads what it watches; the verbs are those of its informers.
 //
-// +kubebuilder:rbac:groups=apps.emqx.io,resources=emqxes,verbs=list;watch
+// +kubebuilder:rbac:groups=apps.emqx.io,resources=emqxes;rebalances,verbs=list;watch
 // +kubebuilder:rbac:groups=apps,resources=statefulsets,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=pods;services;configmaps;secrets,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=list;watch
@@ -47,6 +47,7 @@ type Clients struct {
 // Caches are what the operator knows of Kubernetes.
 type Caches struct {
 	EMQXes         Cache[*v2beta1.EMQX]
+	Rebalances     Cache[*v2beta1.Rebalance]
 	StatefulSets   Cache[*appsv1.StatefulSet]
 	Pods           Cache[*corev1.Pod]
 	Services       Cache[*corev1.Service]
@@ -135,6 +136,8 @@ func (c *Caches) addNamespace(clients Clients, namespace string) error {
 
 	for _, err := range []error{
 		c.addEMQXes(namespace, emqx.Apps().V2beta1().EMQXes().Informer()),
+		c.Rebalances.add(namespace, emqx.Apps().V2beta1().Rebalances().Informer(), byCluster),
+		emqx.Apps().V2beta1().Rebalances().Informer().SetTransform(trim),
 		c.StatefulSets.add(namespace, kube.Apps().V1().StatefulSets().Informer(), byController, byClaim),
 		c.Pods.add(namespace, pods.Core().V1().Pods().Informer(), byController, byClaim, byNode, byHeld),
 		c.Services.add(namespace, kube.Core().V1().Services().Informer()),
@@ -264,6 +267,11 @@ func (c *Cache[T]) Claimed(namespace, resource string) ([]T, error) {
 // that is gone. They must not be changed.
 func (c *Caches) Held(name cache.ObjectName) ([]*corev1.Pod, error) {
 	return c.Pods.indexed(name.Namespace, heldIndex, name.String())
+}
+
+// RebalancesOf returns the Rebalances that name an EMQX resource, whether there is one or not, by name. They must not be changed.
+func (c *Caches) RebalancesOf(name cache.ObjectName) ([]*v2beta1.Rebalance, error) {
+	return c.Rebalances.indexed(name.Namespace, clusterIndex, name.String())
 }
 
 func (c *Cache[T]) indexed(namespace, index, value string) ([]T, error) {

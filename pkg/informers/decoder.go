@@ -19,7 +19,7 @@ import (
 	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned/scheme"
 )
 
-// NewEMQXClient returns a client of EMQX resources that decodes each by itself. The generated one gives up a list, and with
+// NewEMQXClient returns a client of EMQX resources and Rebalances that decodes each by itself. The generated one gives up a list, and with
 // it the watch of all clusters, for one resource that it cannot decode: the API server may hold some that were stored before
 // its schema was as strict as it is.
 func NewEMQXClient(config *rest.Config) (versioned.Interface, error) {
@@ -46,8 +46,8 @@ func (s eachByItself) DecoderToVersion(decoder runtime.Decoder, version runtime.
 
 type decoderOfEach struct{ runtime.Decoder }
 
-// Decode decodes what the operator's types take as ever. Of an EMQX resource that they do not take it decodes the metadata
-// and the status, and notes why in an annotation.
+// Decode decodes what the operator's types take as ever. Of a resource that they do not take it decodes the metadata and the status,
+// of a Rebalance also which cluster it names, and notes why in an annotation.
 func (d decoderOfEach) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	var object runtime.Object
 	var kind *schema.GroupVersionKind
@@ -76,7 +76,23 @@ func (d decoderOfEach) Decode(data []byte, defaults *schema.GroupVersionKind, in
 		if !ok {
 			decoded = &v2beta1.EMQXList{}
 		}
-		return decoded, &found, d.list(data, decoded)
+		var err error
+		decoded.ListMeta, decoded.Items, err = listOf(data, d.resource)
+		return decoded, &found, err
+	case v2beta1.KindRebalance:
+		decoded, ok := into.(*v2beta1.Rebalance)
+		if !ok {
+			decoded = &v2beta1.Rebalance{}
+		}
+		return decoded, &found, d.rebalance(data, raw, decoded)
+	case v2beta1.KindRebalance + "List":
+		decoded, ok := into.(*v2beta1.RebalanceList)
+		if !ok {
+			decoded = &v2beta1.RebalanceList{}
+		}
+		var err error
+		decoded.ListMeta, decoded.Items, err = listOf(data, d.rebalance)
+		return decoded, &found, err
 	}
 	return d.Decoder.Decode(data, defaults, into)
 }
@@ -89,24 +105,51 @@ type document struct {
 	Status          json.RawMessage `json:"status"`
 }
 
-func (d decoderOfEach) list(data []byte, into *v2beta1.EMQXList) error {
+// listOf decodes the items of a list each by itself.
+func listOf[T any](data []byte, decode func([]byte, document, *T) error) (metav1.ListMeta, []T, error) {
 	var raw struct {
 		Metadata metav1.ListMeta   `json:"metadata"`
 		Items    []json.RawMessage `json:"items"`
 	}
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return err
+		return raw.Metadata, nil, err
 	}
-	*into = v2beta1.EMQXList{ListMeta: raw.Metadata, Items: make([]v2beta1.EMQX, len(raw.Items))}
+	items := make([]T, len(raw.Items))
 	for i, item := range raw.Items {
 		var parts document
 		if err := json.Unmarshal(item, &parts); err != nil {
-			return err
+			return raw.Metadata, nil, err
 		}
-		if err := d.resource(item, parts, &into.Items[i]); err != nil {
-			return err
+		if err := decode(item, parts, &items[i]); err != nil {
+			return raw.Metadata, nil, err
 		}
 	}
+	return raw.Metadata, items, nil
+}
+
+// rebalance decodes one Rebalance as far as it can be decoded.
+func (d decoderOfEach) rebalance(data []byte, raw document, into *v2beta1.Rebalance) error {
+	kind := v2beta1.SchemeGroupVersion.WithKind(v2beta1.KindRebalance)
+	*into = v2beta1.Rebalance{}
+	_, _, err := d.Decoder.Decode(data, &kind, into)
+	if err == nil {
+		unmark(into)
+		return nil
+	}
+	*into = v2beta1.Rebalance{}
+	if err := json.Unmarshal(raw.Metadata, &into.ObjectMeta); err != nil {
+		return fmt.Errorf("decode the metadata of a Rebalance: %w", err)
+	}
+	if json.Unmarshal(raw.Status, &into.Status) != nil {
+		into.Status = v2beta1.RebalanceStatus{} // Half of it would be no status that ever was.
+	}
+	var spec struct {
+		InstanceName string `json:"instanceName"`
+	}
+	if json.Unmarshal(raw.Spec, &spec) == nil {
+		into.Spec.InstanceName = spec.InstanceName
+	}
+	metav1.SetMetaDataAnnotation(&into.ObjectMeta, v2beta1.AnnotationUndecodable, strings.TrimPrefix(err.Error(), "json: "))
 	return nil
 }
 
@@ -142,6 +185,12 @@ func unmark(object runtime.Object) {
 	case *v2beta1.EMQX:
 		delete(object.Annotations, v2beta1.AnnotationUndecodable)
 	case *v2beta1.EMQXList:
+		for i := range object.Items {
+			delete(object.Items[i].Annotations, v2beta1.AnnotationUndecodable)
+		}
+	case *v2beta1.Rebalance:
+		delete(object.Annotations, v2beta1.AnnotationUndecodable)
+	case *v2beta1.RebalanceList:
 		for i := range object.Items {
 			delete(object.Items[i].Annotations, v2beta1.AnnotationUndecodable)
 		}

@@ -22,6 +22,7 @@ type Wake func(key cache.ObjectName, kind string)
 //
 //	kind                 created   updated when                                         deleted   wakes
 //	EMQX                 yes       spec, metadata, phase or deletion changed            yes       itself
+//	Rebalance            yes       spec, finalizers, status or deletion changed         yes       the one that it names, whether there is one or not
 //	StatefulSet          yes       spec or its observation, metadata, pods or deletion  yes       its controller, or who claims its name
 //	Pod                  yes       conditions, containers, labels or deletion changed   yes       its set's controller, or its label's instance
 //	Service              yes       spec or metadata changed                             yes       its controller, or who claims its name
@@ -34,6 +35,7 @@ type Wake func(key cache.ObjectName, kind string)
 func (c *Caches) Handle(wake Wake, panicked func()) error {
 	for _, err := range []error{
 		handle(c, &c.EMQXes, "EMQX", specOrPhaseChanged, c.itself, wake, panicked),
+		handle(c, &c.Rebalances, v2beta1.KindRebalance, rebalanceChanged, c.named, wake, panicked),
 		handle(c, &c.StatefulSets, "StatefulSet", setChanged, c.claimantOf, wake, panicked),
 		handle(c, &c.Pods, "Pod", podChanged, c.setsController, wake, panicked),
 		handle(c, &c.Services, "Service", serviceChanged, c.claimantOf, wake, panicked),
@@ -123,6 +125,15 @@ func handleEach[T object](c *Caches, kind *Cache[T], name string, updated predic
 
 func (c *Caches) itself(object metav1.Object) (cache.ObjectName, bool) {
 	return cache.MetaObjectToName(object), true
+}
+
+// named is the EMQX resource that a Rebalance names.
+func (c *Caches) named(object metav1.Object) (cache.ObjectName, bool) {
+	rebalance, ok := object.(*v2beta1.Rebalance)
+	if !ok {
+		return cache.ObjectName{}, false
+	}
+	return clusterOf(rebalance), true
 }
 
 // controllerOf is the EMQX resource that controls an object.

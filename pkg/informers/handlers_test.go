@@ -30,6 +30,7 @@ import (
 
 var (
 	emqxes      = v2beta1.SchemeGroupVersion.WithResource("emqxes")
+	rebalances  = v2beta1.SchemeGroupVersion.WithResource("rebalances")
 	sets        = appsv1.SchemeGroupVersion.WithResource("statefulsets")
 	pods        = corev1.SchemeGroupVersion.WithResource("pods")
 	nodes       = corev1.SchemeGroupVersion.WithResource("nodes")
@@ -56,7 +57,10 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, metav1.AddMetaToScheme(scheme))
 	meta := metadatafake.NewSimpleMetadataClient(scheme)
 	w := &world{t: t, objects: map[schema.GroupVersionResource]runtime.Object{
-		emqxes:    &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "e", Generation: 1}},
+		emqxes: &v2beta1.EMQX{ObjectMeta: metav1.ObjectMeta{Name: "e", Namespace: "n", UID: "e", Generation: 1}},
+		rebalances: &v2beta1.Rebalance{
+			ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "n", UID: "r", Generation: 1}, Spec: v2beta1.RebalanceSpec{InstanceName: "e"},
+		},
 		sets:      &appsv1.StatefulSet{ObjectMeta: owned("set", "EMQX", v2beta1.SchemeGroupVersion, "e")},
 		pods:      &corev1.Pod{ObjectMeta: owned("pod", "StatefulSet", appsv1.SchemeGroupVersion, "set"), Spec: corev1.PodSpec{NodeName: "k"}},
 		nodes:     &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "k"}},
@@ -64,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		endpoints: &discoveryv1.EndpointSlice{ObjectMeta: owned("slice", "Service", corev1.SchemeGroupVersion, "service")},
 		budgets:   &policyv1.PodDisruptionBudget{ObjectMeta: owned("budget", "EMQX", v2beta1.SchemeGroupVersion, "e")},
 	}, trackers: map[schema.GroupVersionResource]kubetesting.ObjectTracker{
-		emqxes: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), nodes: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
+		emqxes: emqx.Tracker(), rebalances: emqx.Tracker(), sets: kube.Tracker(), pods: kube.Tracker(), nodes: kube.Tracker(), services: kube.Tracker(), endpoints: kube.Tracker(), budgets: kube.Tracker(),
 		configMapsResource: meta.Tracker(), secretsResource: meta.Tracker(), claimsResource: meta.Tracker(),
 	}}
 	for resource, kind := range metadataFor {
@@ -159,6 +163,13 @@ func TestHandlers(t *testing.T) {
 		}, changes{
 			"the rest of the status": as(func(e *v2beta1.EMQX) { e.Status.Clients = 7 }),
 		}, "EMQX wakes n/e"},
+		{rebalances, nil, changes{
+			"generation": as(func(r *v2beta1.Rebalance) { r.Generation++ }),
+			"status":     as(func(r *v2beta1.Rebalance) { r.Status.Phase = v2beta1.RebalanceProcessing }),
+			"finalizers": finalizer,
+		}, changes{
+			"labels": label,
+		}, "Rebalance wakes n/e"},
 		{sets, nil, changes{
 			"generation":     as(func(s *appsv1.StatefulSet) { s.Generation++ }),
 			"number of pods": as(func(s *appsv1.StatefulSet) { s.Status.Replicas++ }),

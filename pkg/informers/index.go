@@ -74,6 +74,22 @@ var bySecret = cache.Indexers{secretIndex: func(object any) ([]string, error) {
 	return names, nil
 }}
 
+const clusterIndex = "cluster"
+
+// byCluster finds Rebalances by NAMESPACE/NAME of the EMQX resource that they name.
+var byCluster = cache.Indexers{clusterIndex: func(object any) ([]string, error) {
+	rebalance, ok := object.(*v2beta1.Rebalance)
+	if !ok {
+		return nil, nil
+	}
+	return []string{clusterOf(rebalance).String()}, nil
+}}
+
+// clusterOf is the EMQX resource that a Rebalance names.
+func clusterOf(rebalance *v2beta1.Rebalance) cache.ObjectName {
+	return cache.ObjectName{Namespace: rebalance.Namespace, Name: rebalance.Spec.InstanceName}
+}
+
 const nodeIndex = "node"
 
 // byNode finds pods by the name of their Kubernetes node.

@@ -19,6 +19,12 @@ func specOrPhaseChanged(before, after *v2beta1.EMQX) bool {
 		deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after)
 }
 
+// rebalanceChanged is also for what the operator writes itself: each is a step that the next follows.
+func rebalanceChanged(before, after *v2beta1.Rebalance) bool {
+	return before.UID != after.UID || before.Generation != after.Generation || deletionBegan(before, after) ||
+		!equality.Semantic.DeepEqual(before.Finalizers, after.Finalizers) || !equality.Semantic.DeepEqual(before.Status, after.Status)
+}
+
 func setChanged(before, after *appsv1.StatefulSet) bool {
 	return before.UID != after.UID || before.Generation != after.Generation ||
 		before.Status.Replicas != after.Status.Replicas || before.Status.ObservedGeneration != after.Status.ObservedGeneration || deletionBegan(before, after) || labelsOrAnnotationsChanged(before, after) ||

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
@@ -114,7 +115,7 @@ func New(config Config) (*Controller, error) {
 		wake: c.wakeBatched, panicked: func() { c.metrics.panics.WithLabelValues("driver").Inc() },
 		turns: evacuate.NewTurns(),
 	}
-	c.executor = &executor{kube: config.Kube, writes: c.writes, observe: c.metrics.action, taken: c.fleet.taken}
+	c.executor = &executor{kube: config.Kube, emqx: config.EMQX, writes: c.writes, observe: c.metrics.action, tell: c.tell, taken: c.fleet.taken}
 	c.keyring = newKeyring(config.Kube, c.fleet.taken)
 	c.gauges = newGauges(config.Caches, c.fleet)
 	if err := config.Caches.Follow(c.writes.seen); err != nil {
@@ -124,6 +125,12 @@ func New(config Config) (*Controller, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// tell tells an event about an object.
+func (c *Controller) tell(regarding runtime.Object, event machine.Event) {
+	c.metrics.eventsWritten.Inc()
+	c.recorder.Eventf(regarding, nil, event.Type, event.Reason, event.Action, "%s", event.Message)
 }
 
 // Gather computes the gauges of clusters and nodes, which no registry has: it is a prometheus.Gatherer.
@@ -307,7 +314,11 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 	unknown, isUnknown := c.config.Caches.Unknown(name)
 	if !exists && !isUnknown {
 		c.forget(name)
-		return "gone", 0, errors.Join(c.releaseStrays(ctx, name, machine.Snapshot{})...)
+		failures := append(c.releaseStrays(ctx, name, machine.Snapshot{}), c.unattended(ctx, name, machine.NoEMQX(name.Name))...)
+		if slices.ContainsFunc(failures, overtaken) {
+			return "stale", staleDelay, errors.Join(slices.DeleteFunc(failures, overtaken)...)
+		}
+		return "gone", 0, errors.Join(failures...)
 	}
 	if kind, stale := c.writes.stale(name, func(kind, version string) bool { return c.seen(kind, name.Namespace, version) }); stale {
 		c.metrics.stale.WithLabelValues(kind).Inc()
@@ -315,7 +326,7 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 	}
 	if isUnknown {
 		c.forget(name)
-		return "undecodable", 0, c.tellUnknown(ctx, unknown)
+		return "undecodable", 0, errors.Join(append(c.unattended(ctx, name, machine.UnreadableEMQX(name.Name)), c.tellUnknown(ctx, unknown))...)
 	}
 	emqx := c.writes.newest(name, cached)
 	driver := c.fleet.driver(emqx)
@@ -335,25 +346,26 @@ func (c *Controller) sync(ctx context.Context, name cache.ObjectName) (string, t
 	decision := c.queued.decide(&snapshot)
 	if decision.Gone {
 		c.fleet.drop(name)
-		return c.finish(ctx, snapshot, decision, c.releaseStrays(ctx, name, machine.Snapshot{}))
+		return c.finish(ctx, snapshot, decision, c.releaseStrays(ctx, name, machine.Snapshot{}), c.unattended(ctx, name, machine.LeavingEMQX(name.Name)))
 	}
 	driver.Pursue(decision.Goal)
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	failures := append(c.executor.execute(ctx, snapshot, decision.Groups), c.releaseStrays(ctx, name, snapshot)...)
-	return c.finish(ctx, snapshot, decision, failures)
+	return c.finish(ctx, snapshot, decision, failures, c.executor.execute(ctx, snapshot, each(decision.Rebalances)))
 }
 
-// finish writes the status and tells how a sync ended, with the errors of actions that failed. That an object was not as
-// it was seen is no error: it is looked at again.
-func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures []error) (string, time.Duration, error) {
-	stale := slices.ContainsFunc(failures, overtaken)
-	failures = slices.DeleteFunc(failures, overtaken)
+// finish writes the status and tells how a sync ended, with the errors of actions that failed. What is aside of the cluster is not in its
+// status. That an object was not as it was seen is no error: it is looked at again.
+func (c *Controller) finish(ctx context.Context, s machine.Snapshot, decision machine.Decision, failures, aside []error) (string, time.Duration, error) {
+	stale := slices.ContainsFunc(failures, overtaken) || slices.ContainsFunc(aside, overtaken)
+	failures, aside = slices.DeleteFunc(failures, overtaken), slices.DeleteFunc(aside, overtaken)
 	told := make([]machine.Failure, 0, len(failures))
 	for _, failure := range failures {
 		told = append(told, machine.Failure{Message: failure.Error(), Final: final(failure)})
 	}
 	again, err := c.tellStatus(ctx, s, decision, told)
+	failures = append(failures, aside...)
 	if err != nil {
 		failures = append(failures, err)
 	}
@@ -376,6 +388,8 @@ func (c *Controller) seen(kind, namespace, version string) bool {
 	switch kind {
 	case v2beta1.Kind:
 		return c.config.Caches.EMQXes.Seen(namespace, version)
+	case v2beta1.KindRebalance:
+		return c.config.Caches.Rebalances.Seen(namespace, version)
 	case "StatefulSet":
 		return c.config.Caches.StatefulSets.Seen(namespace, version)
 	case "Service":

@@ -13,6 +13,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	applyapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	applycore "k8s.io/client-go/applyconfigurations/core/v1"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/emqx-bg/emqx-bg-operator/pkg/apis/apps/v2beta1"
+	"github.com/emqx-bg/emqx-bg-operator/pkg/generated/clientset/versioned"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/resources"
 	"github.com/emqx-bg/emqx-bg-operator/pkg/upgrade/machine"
 )
@@ -47,8 +49,11 @@ const writeTimeout = 10 * time.Second
 // executor carries out actions.
 type executor struct {
 	kube    kubernetes.Interface
+	emqx    versioned.Interface
 	writes  *writes
 	observe func(action string, err error)
+	// tell tells an event about an object.
+	tell func(regarding runtime.Object, event machine.Event)
 	// taken is the operator's API key that EMQX took last; nil when that is not known.
 	taken func(*v2beta1.EMQX) *resources.OperatorKey
 }
@@ -114,6 +119,8 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 		return ignoreGone(e.kube.CoreV1().Services(s.EMQX.Namespace).Delete(ctx, name, metav1.DeleteOptions{}))
 	case machine.ApplyBudget, machine.InheritBudget, machine.DeleteBudget:
 		return e.doBudget(ctx, s, action)
+	case machine.FinalizeRebalance, machine.TellRebalance:
+		return e.doRebalance(ctx, s, action)
 	case machine.DeletePod:
 		return ignoreGone(e.kube.CoreV1().Pods(s.EMQX.Namespace).Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(a.UID))}))
 	case machine.LetGo:
@@ -123,12 +130,7 @@ func (e *executor) do(ctx context.Context, s machine.Snapshot, action machine.Ac
 	case machine.BindClaim:
 		return e.bindClaim(ctx, s, a)
 	case machine.SetGate:
-		status := corev1.ConditionFalse
-		if a.Serving {
-			status = corev1.ConditionTrue
-		}
-		return e.setCondition(ctx, s, FieldManager, podRef{a.Pod, a.UID}, applycore.PodCondition().WithType(v2beta1.ConditionOnServing).
-			WithStatus(status).WithReason(gateReason(a.Container)).WithMessage(a.Message))
+		return e.setGate(ctx, s, a)
 	case machine.SetSiteCondition:
 		return e.setCondition(ctx, s, FieldManager+"-storage", podRef{a.Pod, a.UID}, applycore.PodCondition().
 			WithType(v2beta1.ConditionDSReplicationSite).WithStatus(corev1.ConditionStatus(a.Status)).WithReason("DurableStorage"))
@@ -337,6 +339,16 @@ func (e *executor) setCondition(ctx context.Context, s machine.Snapshot, manager
 		e.wrote(s, "Pod", applied.ResourceVersion)
 	}
 	return err
+}
+
+// setGate opens or closes the readiness gate of a pod.
+func (e *executor) setGate(ctx context.Context, s machine.Snapshot, a machine.SetGate) error {
+	status := corev1.ConditionFalse
+	if a.Serving {
+		status = corev1.ConditionTrue
+	}
+	return e.setCondition(ctx, s, FieldManager, podRef{a.Pod, a.UID}, applycore.PodCondition().WithType(v2beta1.ConditionOnServing).
+		WithStatus(status).WithReason(gateReason(a.Container)).WithMessage(a.Message))
 }
 
 // letGo marks a pod for who drains its Kubernetes node, or takes the marks off.

@@ -34,9 +34,15 @@ func (deafAPI) ListenerRunning(context.Context, emqx.Node, emqx.Credentials, str
 	return false, deaf()
 }
 
-func (deafAPI) Evacuation(context.Context, emqx.Node, emqx.Credentials) (*emqx.EvacuationStatus, error) {
-	return nil, deaf()
+func (deafAPI) Moves(context.Context, emqx.Node, emqx.Credentials) (emqx.Moves, error) {
+	return emqx.Moves{}, deaf()
 }
+
+func (deafAPI) StartRebalance(context.Context, emqx.Node, emqx.Credentials, emqx.Rebalance) error {
+	return deaf()
+}
+
+func (deafAPI) StopRebalance(context.Context, emqx.Node, emqx.Credentials) error { return deaf() }
 
 func (deafAPI) Start(context.Context, emqx.Node, emqx.Credentials, emqx.Evacuation) error {
 	return deaf()

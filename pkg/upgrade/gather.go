@@ -53,6 +53,9 @@ func gather(caches *informers.Caches, emqx *v2beta1.EMQX, config parsedConfig, c
 	if s.Claims, err = gatherClaims(caches, emqx); err != nil {
 		return s, err
 	}
+	if s.Rebalances, err = gatherRebalances(caches, key(emqx)); err != nil {
+		return s, err
+	}
 	explain(caches, &s)
 	gatherOthers(caches, config, &s)
 	return s, nil

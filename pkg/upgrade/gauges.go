@@ -54,6 +54,7 @@ const (
 	nodeReplicas
 	pausedGauge
 	phaseGauge
+	rebalancesGauge
 	stalledGauge
 	transitionsGauge
 	undecodableGauge
@@ -84,6 +85,7 @@ func gaugeTable() [gaugesCount]struct {
 		nodeReplicas:     {"node_shards", "Shards of durable storage that have a replica on a node, or are about to; on a leaving node, those still to move.", node},
 		pausedGauge:      {"paused", "1 while spec.updateStrategy.paused is set.", nil},
 		phaseGauge:       {"phase", "1 for the phase that a cluster is in, 0 for the others.", []string{"phase"}},
+		rebalancesGauge:  {"rebalances", "Rebalances that name a cluster, by their phase.", []string{"phase"}},
 		stalledGauge:     {"stalled", "1 while only a person can help, with the reason.", []string{"reason"}},
 		transitionsGauge: {"storage_transitions", "Replicas of durable storage that are about to come or to go; EMQX tells since 6.0.", nil},
 		undecodableGauge: {"undecodable_objects", "1 for an EMQX resource that cannot be decoded: its cluster stays as the last specification asks that could be.", nil},
@@ -168,6 +170,9 @@ func (g *gauges) Gather() ([]*dto.MetricFamily, error) {
 	for _, emqx := range all {
 		look, labels := g.look(emqx), labelsOf(emqx)
 		s.cluster(emqx, look, labels)
+		if rebalances, err := g.caches.RebalancesOf(key(emqx)); err == nil && len(rebalances) > 0 {
+			s.rebalances(rebalances, labels)
+		}
 		if observation, ok := g.fleet.observation(key(emqx)); ok {
 			s.nodes(emqx, look, observation, labels)
 		}
@@ -227,6 +232,16 @@ func (s *scrape) cluster(emqx *v2beta1.EMQX, look shown, labels []*dto.LabelPair
 		if upgrade.EstimatedEndTime != nil {
 			s.tell(upgradeEnd, labels, float64(upgrade.EstimatedEndTime.Unix()))
 		}
+	}
+}
+
+func (s *scrape) rebalances(all []*v2beta1.Rebalance, labels []*dto.LabelPair) {
+	counts := map[v2beta1.RebalancePhase]float64{}
+	for _, rebalance := range all {
+		counts[cmp.Or(rebalance.Status.Phase, v2beta1.RebalanceProcessing)]++
+	}
+	for _, phase := range []v2beta1.RebalancePhase{v2beta1.RebalanceCompleted, v2beta1.RebalanceFailed, v2beta1.RebalanceProcessing} {
+		s.tell(rebalancesGauge, with(labels, label("phase", string(phase))), counts[phase])
 	}
 }
 

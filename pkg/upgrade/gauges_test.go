@@ -32,8 +32,9 @@ func TestScrape(t *testing.T) {
 		labels := labelsOf(resource)
 		s.tell(undecodableGauge, labels, 1)
 		s.cluster(resource, look, labels)
+		s.rebalances([]*v2beta1.Rebalance{{}}, labels)
 		s.nodes(resource, look, evacuate.Observation{Nodes: map[string]evacuate.NodeObservation{
-			"emqx@2": {Seen: time.Unix(50, 0), Evacuation: &emqx.EvacuationStatus{ConnEvictRate: 10}}, "emqx@1": {},
+			"emqx@2": {Seen: time.Unix(50, 0), Moves: emqx.Moves{Evacuation: &emqx.EvacuationStatus{ConnEvictRate: 10}}}, "emqx@1": {},
 		}, Storage: evacuate.StorageObservation{Enabled: true}}, labels)
 	}
 	described := map[string]string{}

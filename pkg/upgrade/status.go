@@ -78,9 +78,8 @@ func (c *Controller) writeStatus(ctx context.Context, s machine.Snapshot, decisi
 	c.metrics.statusWrites.Inc()
 	c.metrics.transition(s.EMQX, decision.Phase, s.Now)
 	told := machine.EventsOf(s.EMQX, decision, status)
-	c.metrics.eventsWritten.Add(float64(len(told)))
 	for _, event := range told {
-		c.recorder.Eventf(s.EMQX, nil, event.Type, event.Reason, event.Action, "%s", event.Message)
+		c.tell(s.EMQX, event)
 	}
 	if s.EMQX.Status.Phase != decision.Phase {
 		klog.FromContext(ctx).Info("Entered a phase", "from", s.EMQX.Status.Phase, "to", decision.Phase, "why", decision.Why)

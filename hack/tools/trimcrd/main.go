@@ -36,9 +36,13 @@ func run(file string) error {
 	if err := yaml.Unmarshal(data, &crd); err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
 	}
+	kind := reflect.TypeFor[v2beta1.EMQX]()
+	if crd["spec"].(map[string]any)["names"].(map[string]any)["kind"] == v2beta1.KindRebalance {
+		kind = reflect.TypeFor[v2beta1.Rebalance]()
+	}
 	for _, version := range crd["spec"].(map[string]any)["versions"].([]any) {
 		schema := version.(map[string]any)["schema"].(map[string]any)["openAPIV3Schema"].(map[string]any)
-		trim(schema, reflect.TypeFor[v2beta1.EMQX]())
+		trim(schema, kind)
 		tighten(schema)
 	}
 	compact, err := json.Marshal(crd)

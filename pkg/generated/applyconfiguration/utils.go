@@ -56,6 +56,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &appsv2beta1.NodeEvacuationStatsApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("NodeEvacuationStatus"):
 		return &appsv2beta1.NodeEvacuationStatusApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("Rebalance"):
+		return &appsv2beta1.RebalanceApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("RebalanceCondition"):
+		return &appsv2beta1.RebalanceConditionApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("RebalanceSpec"):
+		return &appsv2beta1.RebalanceSpecApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("RebalanceState"):
+		return &appsv2beta1.RebalanceStateApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("RebalanceStatus"):
+		return &appsv2beta1.RebalanceStatusApplyConfiguration{}
+	case v2beta1.SchemeGroupVersion.WithKind("RebalanceStrategy"):
+		return &appsv2beta1.RebalanceStrategyApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("SecretRef"):
 		return &appsv2beta1.SecretRefApplyConfiguration{}
 	case v2beta1.SchemeGroupVersion.WithKind("ServiceTemplate"):

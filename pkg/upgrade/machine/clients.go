@@ -143,6 +143,9 @@ func holdReason(s Snapshot, upgrade v2beta1.UpgradeStatus, pace evacuate.Pace) L
 	if lack := anySilent(s, upgrade.HeldReason); !lack.None() {
 		return lack
 	}
+	if lack := anyDonor(s); !lack.None() {
+		return lack
+	}
 	if len(recipients(s)) == 0 {
 		return Lack{"NoRecipients", "a node that stays to answer and to take clients"}
 	}

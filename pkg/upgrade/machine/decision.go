@@ -21,6 +21,8 @@ type Decision struct {
 	Why string
 	// Groups are what is to be done in Kubernetes. They are independent of each other.
 	Groups []Group
+	// Rebalances are what is to be done about Rebalances, one action each. That one fails says nothing of the cluster.
+	Rebalances []Action
 	// Goal is what EMQX shall be like.
 	Goal evacuate.Goal
 	// Waiting says what the phase waits for; zero when it does not wait.

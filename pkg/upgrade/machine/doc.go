@@ -18,7 +18,7 @@
 //	EventsOf    what people are told when that status has been written
 //
 // A file a phase says what the phase waits for, does and leads to. Rules that several phases share stand in files named
-// after the rule: readiness, services, clients, leaving, storage, claims, licence, inplace, drain, letgo; byhand, cookies,
+// after the rule: readiness, services, clients, leaving, storage, claims, licence, inplace, drain, letgo, rebalance; byhand, cookies,
 // gone, keys and lostdisk for what happens to a cluster at any time. Nothing here asks a clock, a cache or a client; a test
 // checks what is imported.
 package machine

@@ -170,6 +170,9 @@ func drainOrder(s Snapshot, pod Pod, set Set, drain *v2beta1.DrainStatus) (evacu
 	pace := pace(s, upgrade, []Pod{pod})
 	recipients := recipientsOf(s, others(set, pod))
 	stopped := anySilent(s, upgrade.HeldReason)
+	if stopped.None() {
+		stopped = anyDonor(s)
+	}
 	switch {
 	case !stopped.None():
 	case len(recipients) == 0:

@@ -32,6 +32,10 @@ func Describe(s Snapshot, action Action) string {
 		return "delete Service " + name(resources.ServiceName(s.EMQX, a.Kind))
 	case ApplyBudget, InheritBudget, DeleteBudget:
 		return describeOfBudget(s.EMQX.Namespace+"/"+s.EMQX.CoreBudgetName(), action)
+	case FinalizeRebalance:
+		return "write the finalizers of Rebalance " + name(a.Name)
+	case TellRebalance:
+		return "write the status of Rebalance " + name(a.Name)
 	case DeleteClaim:
 		return "delete PersistentVolumeClaim " + name(a.Name)
 	case BindClaim:

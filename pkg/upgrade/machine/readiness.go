@@ -85,6 +85,10 @@ func lacks(s Snapshot, set Set, pod Pod) Lack {
 		return Lack{nodeSilent, "does not answer" + silence(s, pod)}
 	case !node.Running():
 		return Lack{nodeNotRunning, "runs, but its EMQX is " + node.Info.Status}
+	case node.Donation != nil && s.phase() == v2beta1.PhaseDone:
+		// It refuses clients, and nothing is wrong with it. It is stopped before anything needs it.
+	case node.Donation != nil:
+		return Lack{nodeEvacuated, "refuses clients, because it gives some to the rebalance that " + node.Donation.Coordinator + " coordinates"}
 	case !node.Available && s.leftAlone(pod):
 		return Lack{nodeEvacuated, "is evacuated by somebody else: it is left alone until an upgrade or a drain needs it; `emqx ctl rebalance stop` in pod " + pod.Name + " ends that"}
 	case !node.Available:

@@ -54,6 +54,8 @@ type Snapshot struct {
 	Taken []Taken
 	// Observation is what EMQX was last seen to be like.
 	Observation evacuate.Observation
+	// Rebalances are those that name the cluster, oldest first.
+	Rebalances []*v2beta1.Rebalance
 	// NodesWatched tells that it is known which Kubernetes nodes are drained.
 	NodesWatched bool
 	// MaxUpgrades is how many clusters of the operator may be upgraded at the same time; zero means any number. Others are

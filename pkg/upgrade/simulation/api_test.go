@@ -158,23 +158,30 @@ func (a brokerAPI) ListenerRunning(ctx context.Context, node emqx.Node, credenti
 	return err == nil, err
 }
 
-// Evacuation is GET /load_rebalance/status.
-func (a brokerAPI) Evacuation(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (status *emqx.EvacuationStatus, err error) {
+// Moves is GET /load_rebalance/status.
+func (a brokerAPI) Moves(ctx context.Context, node emqx.Node, credentials emqx.Credentials) (moves emqx.Moves, err error) {
 	w := a.by.w
 	err = a.reach(ctx, "evacuation", node, &credentials, true, func(b *broker) error {
+		if r := w.donation(b); r != nil {
+			moves.Donation = &emqx.Donation{State: r.state, Coordinator: r.coordinator.name}
+			for _, recipient := range r.recipients {
+				moves.Donation.Recipients = append(moves.Donation.Recipients, recipient.name)
+			}
+		}
 		if b.evac == nil {
 			return nil
 		}
-		status = &emqx.EvacuationStatus{
+		status := &emqx.EvacuationStatus{
 			State: b.evac.state, ConnEvictRate: b.evac.conn, SessEvictRate: b.evac.sess,
 			InitialConnected: b.evac.initial, InitialSessions: b.evac.initSes,
 		}
 		for _, recipient := range w.available(b, b.evac) {
 			status.Recipients = append(status.Recipients, recipient.name)
 		}
+		moves.Evacuation = status
 		return nil
 	})
-	return status, err
+	return moves, err
 }
 
 // Start is POST /load_rebalance/:node/evacuation/start.
@@ -182,8 +189,11 @@ func (a brokerAPI) Start(ctx context.Context, node emqx.Node, credentials emqx.C
 	w := a.by.w
 	return a.reach(ctx, "start", node, &credentials, false, func(b *broker) error {
 		w.requests["evacuation start"]++
-		if b.evac != nil {
+		switch {
+		case b.evac != nil:
 			return nil // already_started, which the client takes for success.
+		case b.donates:
+			return emqx.ErrAgentBusy
 		}
 		for _, recipient := range asked.Recipients {
 			other := w.byName(recipient)

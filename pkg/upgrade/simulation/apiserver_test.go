@@ -27,16 +27,17 @@ import (
 )
 
 var (
-	statefulSets   = appsv1.SchemeGroupVersion.WithResource("statefulsets")
-	pods           = corev1.SchemeGroupVersion.WithResource("pods")
-	services       = corev1.SchemeGroupVersion.WithResource("services")
-	configMaps     = corev1.SchemeGroupVersion.WithResource("configmaps")
-	secrets        = corev1.SchemeGroupVersion.WithResource("secrets")
-	endpointSlices = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
-	budgets        = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
-	volumeClaims   = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
-	machines       = corev1.SchemeGroupVersion.WithResource("nodes")
-	emqxes         = v2beta1.SchemeGroupVersion.WithResource("emqxes")
+	statefulSets       = appsv1.SchemeGroupVersion.WithResource("statefulsets")
+	pods               = corev1.SchemeGroupVersion.WithResource("pods")
+	services           = corev1.SchemeGroupVersion.WithResource("services")
+	configMaps         = corev1.SchemeGroupVersion.WithResource("configmaps")
+	secrets            = corev1.SchemeGroupVersion.WithResource("secrets")
+	endpointSlices     = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+	budgets            = policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")
+	volumeClaims       = corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims")
+	machines           = corev1.SchemeGroupVersion.WithResource("nodes")
+	emqxes             = v2beta1.SchemeGroupVersion.WithResource("emqxes")
+	rebalanceResources = v2beta1.SchemeGroupVersion.WithResource("rebalances")
 )
 
 const namespace = "sim"
@@ -73,7 +74,7 @@ type change struct {
 
 func newAPIServer(w *world) *apiserver {
 	s := &apiserver{w: w, collections: map[schema.GroupVersionResource]*collection{}}
-	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes, volumeClaims, machines} {
+	for _, resource := range []schema.GroupVersionResource{statefulSets, pods, services, configMaps, secrets, endpointSlices, budgets, emqxes, volumeClaims, machines, rebalanceResources} {
 		c := &collection{resource: resource, objects: map[string]object{}}
 		s.collections[resource], s.ordered = c, append(s.ordered, c)
 	}

@@ -30,6 +30,7 @@ type broker struct {
 	stored   *evacuation // What its disk remembers over a restart of its container.
 	site     string      // Of its disk, in durable storage.
 	delayed  int64       // How many delayed messages it has, which nobody moves.
+	donates  bool        // It gives clients to a rebalance.
 	// unlicensed tells that it ended because its licence allows one node.
 	unlicensed bool
 }
@@ -56,7 +57,7 @@ func (w *world) byName(node string) *broker {
 
 func (b *broker) up(now time.Time) bool { return !b.dead && !now.Before(b.bootAt) }
 
-func (b *broker) refuses() bool { return b.evac != nil }
+func (b *broker) refuses() bool { return b.evac != nil || b.donates }
 
 // isFrozen reports whether a member is there and does not move.
 func (b *broker) isFrozen(now time.Time) bool {
@@ -157,6 +158,7 @@ func (w *world) die(b *broker) {
 // tickBrokers lets the nodes do what they do.
 func (w *world) tickBrokers() {
 	w.tickStorage()
+	w.tickRebalances()
 	for _, b := range ordered(w.brokers) {
 		if !b.dead && b.isGivenUp(w.now()) && !w.now().Before(b.frozen.Add(healTime)) {
 			w.heal(b)
@@ -206,7 +208,7 @@ func (w *world) tickEvacuation(b *broker) {
 			e.state, e.until = emqx.StateWaitingTakeover, w.now().Add(e.waitTakeover)
 			return
 		}
-		w.evict(b, int(e.conn))
+		w.evict(b, int(e.conn), true)
 		if !e.byHand.IsZero() {
 			w.truth.blind(w.now()) // Who was evicted so is found out by looking.
 		}

@@ -187,6 +187,9 @@ func (w *world) checkStart(by *operator, b *broker, asked emqx.Evacuation) {
 	if resource == nil || !w.sighted() {
 		return
 	}
+	if len(w.rebalances) > 0 {
+		w.violate("%s is evacuated while a rebalance runs", b.name)
+	}
 	if _, exists := get[*corev1.Service](w.kube, services, w.names.ListenersServiceName()); exists {
 		for _, pod := range w.endpointsOf(w.names.ListenersServiceName()) {
 			if w.brokers[pod] == b {

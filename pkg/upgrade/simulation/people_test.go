@@ -51,6 +51,7 @@ func (w *world) disturb() {
 		w.putCookieBack()
 	}
 	w.deleteFormerClaims()
+	w.tickRebalanceUsers()
 	switch {
 	case w.calm:
 		w.help()

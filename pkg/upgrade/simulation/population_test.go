@@ -122,15 +122,16 @@ func (w *world) enter(g *group, b *broker) {
 	b.served = true
 }
 
-// evict closes connections of a node: a second's worth at once. Who is evicted comes back sooner or later.
-func (w *world) evict(b *broker, rate int) {
+// evict closes connections of a node: a second's worth at once. Who is evicted comes back sooner or later. Those count for the limit whom
+// the operator has evicted, at its own rate and not at a person's.
+func (w *world) evict(b *broker, rate int, counted bool) {
 	for _, g := range slices.Clone(w.population) {
 		if g.node != b || rate <= 0 {
 			continue
 		}
 		evicted := w.split(g, rate)
 		rate -= evicted.n
-		evicted.node, evicted.evicted = nil, true
+		evicted.node, evicted.evicted = nil, counted
 		for _, part := range w.inParts(evicted, 4) {
 			part.backAt = w.now().Add(time.Duration(w.rng.Int64N(int64(w.slowest))))
 		}

@@ -80,6 +80,11 @@ func simulate(t *testing.T, seed uint64) *world {
 	case !otherImage && !midway:
 		w.checkAdopted()
 	}
+	if !inherited && w.once("a Rebalance before the upgrade", 3) {
+		w.crowd()
+		w.askRebalance()
+		w.runFor(time.Duration(seed%20) * time.Second)
+	}
 	w.plan()
 	w.until("the end", 40*time.Minute)
 	if !t.Failed() { // What failed on the way never came to an end to judge.

@@ -60,7 +60,9 @@ type world struct {
 	password   string                  // Of the operator's API key, as the nodes know it.
 	cookie     string                  // Of the cluster.
 	population []*group
-	expected   int           // How many clients will come.
+	expected   int // How many clients will come.
+	rebalances []*rebalance
+	asks       int           // How many Rebalances were made.
 	slowest    time.Duration // How long an evicted client takes to come back at most.
 
 	// The operator.
@@ -337,7 +339,7 @@ const settleTime = 15 * time.Second
 
 func (w *world) settled() bool {
 	emqx := w.resource()
-	return emqx != nil && w.drained() == nil && (w.calm || w.calmAt.IsZero()) && w.nextLife.IsZero() && len(w.living()) == 1 &&
+	return emqx != nil && w.drained() == nil && (w.calmAt.IsZero() || w.allRebalanced()) && (w.calm || w.calmAt.IsZero()) && w.nextLife.IsZero() && len(w.living()) == 1 &&
 		emqx.Status.ObservedGeneration == emqx.Generation && emqx.Status.State == machine.StateReady
 }
 

@@ -45,6 +45,9 @@ const LabelLetGo = "apps.emqx.io/let-go"
 // FinalizerForgotten keeps a pod that has ended until EMQX has forgotten its node: the next of its name has another disk.
 const FinalizerForgotten = "apps.emqx.io/forgotten"
 
+// FinalizerRebalance keeps a Rebalance that may run in EMQX until it was stopped there.
+const FinalizerRebalance = "apps.emqx.io/finalizer"
+
 // AnnotationUndecodable is never written to a resource. The operator's own client puts it on one that cannot be decoded, as
 // it is sent by the API server; its value is why.
 const AnnotationUndecodable = "apps.emqx.io/undecodable"
@@ -55,6 +58,15 @@ func (e *EMQX) Undecodable() string { return e.Annotations[AnnotationUndecodable
 // Unknown reports whether nothing but metadata and status are known of a resource that could not be decoded. Else its
 // specification is the last that could be.
 func (e *EMQX) Unknown() bool { return e.Undecodable() != "" && e.Spec.Image == "" }
+
+// Undecodable is why the Rebalance could not be decoded; empty when it could be. Then nothing but its metadata, its status and
+// the cluster that it names are known.
+func (r *Rebalance) Undecodable() string { return r.Annotations[AnnotationUndecodable] }
+
+// Over reports whether a Rebalance was completed or has failed.
+func (r *Rebalance) Over() bool {
+	return r.Status.Phase == RebalanceCompleted || r.Status.Phase == RebalanceFailed
+}
 
 // ConditionOnServing is the readiness gate of the pods: True once another member of the cluster has seen the pod's node
 // running.

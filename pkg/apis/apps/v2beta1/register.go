@@ -12,6 +12,9 @@ const GroupName = "apps.emqx.io"
 // Kind is the kind of the EMQX resource.
 const Kind = "EMQX"
 
+// KindRebalance is the kind of the Rebalance resource.
+const KindRebalance = "Rebalance"
+
 // The names below are how generated clients find and register the types.
 var (
 	// SchemeGroupVersion is the group and version of the types of this package.
@@ -28,7 +31,7 @@ func Resource(resource string) schema.GroupResource {
 }
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(SchemeGroupVersion, &EMQX{}, &EMQXList{})
+	scheme.AddKnownTypes(SchemeGroupVersion, &EMQX{}, &EMQXList{}, &Rebalance{}, &RebalanceList{})
 	metav1.AddToGroupVersion(scheme, SchemeGroupVersion)
 	return nil
 }

@@ -108,6 +108,41 @@ func (in NodeEvacuationStatus) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in Rebalance) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.Rebalance"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceCondition) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceCondition"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceList) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceSpec) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceState) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceState"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceStatus) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RebalanceStrategy) OpenAPIModelName() string {
+	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStrategy"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in SecretRef) OpenAPIModelName() string {
 	return "com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.SecretRef"
 }

@@ -688,6 +688,148 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.NodeEvacuationStats
       default: {}
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.Rebalance
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+      default: {}
+    - name: spec
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceSpec
+      default: {}
+    - name: status
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStatus
+      default: {}
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceCondition
+  map:
+    fields:
+    - name: lastTransitionTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: lastUpdateTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: message
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
+    - name: status
+      type:
+        scalar: string
+      default: ""
+    - name: type
+      type:
+        scalar: string
+      default: ""
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceSpec
+  map:
+    fields:
+    - name: instanceKind
+      type:
+        scalar: string
+    - name: instanceName
+      type:
+        scalar: string
+      default: ""
+    - name: rebalanceStrategy
+      type:
+        namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStrategy
+      default: {}
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceState
+  map:
+    fields:
+    - name: connection_eviction_rate
+      type:
+        scalar: numeric
+    - name: coordinator_node
+      type:
+        scalar: string
+    - name: donors
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: node
+      type:
+        scalar: string
+    - name: recipients
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: session_eviction_rate
+      type:
+        scalar: numeric
+    - name: state
+      type:
+        scalar: string
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStatus
+  map:
+    fields:
+    - name: completedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceCondition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: phase
+      type:
+        scalar: string
+    - name: rebalanceStates
+      type:
+        list:
+          elementType:
+            namedType: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceState
+          elementRelationship: atomic
+    - name: startedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.RebalanceStrategy
+  map:
+    fields:
+    - name: absConnThreshold
+      type:
+        scalar: numeric
+    - name: absSessThreshold
+      type:
+        scalar: numeric
+    - name: connEvictRate
+      type:
+        scalar: numeric
+      default: 0
+    - name: relConnThreshold
+      type:
+        scalar: string
+    - name: relSessThreshold
+      type:
+        scalar: string
+    - name: sessEvictRate
+      type:
+        scalar: numeric
+    - name: waitHealthCheck
+      type:
+        scalar: numeric
+    - name: waitTakeover
+      type:
+        scalar: numeric
 - name: com.github.emqx-bg.emqx-bg-operator.pkg.apis.apps.v2beta1.SecretRef
   map:
     fields:

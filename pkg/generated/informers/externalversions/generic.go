@@ -41,6 +41,8 @@ func (f *sharedInformerFactory) ForResource(resource schema.GroupVersionResource
 	// Group=apps.emqx.io, Version=v2beta1
 	case v2beta1.SchemeGroupVersion.WithResource("emqxes"):
 		return &genericInformer{resource: resource.GroupResource(), informer: f.Apps().V2beta1().EMQXes().Informer()}, nil
+	case v2beta1.SchemeGroupVersion.WithResource("rebalances"):
+		return &genericInformer{resource: resource.GroupResource(), informer: f.Apps().V2beta1().Rebalances().Informer()}, nil
 
 	}
 

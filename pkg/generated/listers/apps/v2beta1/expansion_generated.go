@@ -11,3 +11,11 @@ type EMQXListerExpansion interface{}
 // EMQXNamespaceListerExpansion allows custom methods to be added to
 // EMQXNamespaceLister.
 type EMQXNamespaceListerExpansion interface{}
+
+// RebalanceListerExpansion allows custom methods to be added to
+// RebalanceLister.
+type RebalanceListerExpansion interface{}
+
+// RebalanceNamespaceListerExpansion allows custom methods to be added to
+// RebalanceNamespaceLister.
+type RebalanceNamespaceListerExpansion interface{}

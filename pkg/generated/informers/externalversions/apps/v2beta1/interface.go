@@ -12,6 +12,8 @@ import (
 type Interface interface {
 	// EMQXes returns a EMQXInformer.
 	EMQXes() TypedEMQXInformer
+	// Rebalances returns a RebalanceInformer.
+	Rebalances() TypedRebalanceInformer
 }
 
 type version struct {
@@ -28,4 +30,9 @@ func New(f internalinterfaces.SharedInformerFactory, namespace string, tweakList
 // EMQXes returns a TypedEMQXInformer.
 func (v *version) EMQXes() TypedEMQXInformer {
 	return &eMQXInformer{factory: v.factory, namespace: v.namespace, tweakListOptions: v.tweakListOptions}
+}
+
+// Rebalances returns a TypedRebalanceInformer.
+func (v *version) Rebalances() TypedRebalanceInformer {
+	return &rebalanceInformer{factory: v.factory, namespace: v.namespace, tweakListOptions: v.tweakListOptions}
 }

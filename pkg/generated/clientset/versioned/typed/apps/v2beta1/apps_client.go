@@ -15,6 +15,7 @@ import (
 type AppsV2beta1Interface interface {
 	RESTClient() rest.Interface
 	EMQXesGetter
+	RebalancesGetter
 }
 
 // AppsV2beta1Client is used to interact with features provided by the apps.emqx.io group.
@@ -24,6 +25,10 @@ type AppsV2beta1Client struct {
 
 func (c *AppsV2beta1Client) EMQXes(namespace string) EMQXInterface {
 	return newEMQXes(c, namespace)
+}
+
+func (c *AppsV2beta1Client) Rebalances(namespace string) RebalanceInterface {
+	return newRebalances(c, namespace)
 }
 
 // NewForConfig creates a new AppsV2beta1Client for the given config.

@@ -5,3 +5,5 @@
 package v2beta1
 
 type EMQXExpansion interface{}
+
+type RebalanceExpansion interface{}

@@ -18,6 +18,10 @@ func (c *FakeAppsV2beta1) EMQXes(namespace string) v2beta1.EMQXInterface {
 	return newFakeEMQXes(c, namespace)
 }
 
+func (c *FakeAppsV2beta1) Rebalances(namespace string) v2beta1.RebalanceInterface {
+	return newFakeRebalances(c, namespace)
+}
+
 // RESTClient returns a RESTClient that is used to communicate
 // with API server by this client implementation.
 func (c *FakeAppsV2beta1) RESTClient() rest.Interface {
