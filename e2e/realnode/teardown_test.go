@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,7 +73,7 @@ func enter(t *testing.T, script string) *entered {
 	t.Cleanup(func() { _ = e.command.Process.Kill() })
 	e.id, err = proc.Identify(e.command.Process.Pid)
 	require.NoError(t, err)
-	e.cgroup = "emqx-bg-nodes-" + itoa(e.id.PID) + "-" + strconv.FormatUint(e.id.StartTicks, 10)
+	e.cgroup = clusterCgroup + itoa(e.id.PID) + "-" + strconv.FormatUint(e.id.StartTicks, 10)
 	up := make(chan bool, 1)
 	go func() {
 		defer close(up)
@@ -91,7 +92,7 @@ func enter(t *testing.T, script string) *entered {
 	}
 	e.crowd = crowdOf(t, e.cgroup)
 	require.Greater(t, len(e.crowd.ids), 10, "control plane, node and pod run, and are found")
-	require.NotEmpty(t, look(t).since(e.before), "cgroups are there, and are found")
+	require.NotEmpty(t, e.changed(t), "cgroups are there, and are found")
 	e.keeper = e.findKeeper(t)
 	return e
 }
@@ -121,11 +122,23 @@ func (e *entered) findKeeper(t *testing.T) proc.Identity {
 	return proc.Identity{}
 }
 
+// changed is what is there and was not before, or is not any more, but for the cgroups of clusters that other tests run meanwhile.
+func (e *entered) changed(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(look(t).since(e.before), func(trace string) bool {
+		return strings.HasPrefix(trace, "cgroup ") && strings.Contains(trace, clusterCgroup) &&
+			!strings.Contains(trace, e.cgroup) && !strings.Contains(trace, clusterCgroup+itoa(os.Getpid())+"-")
+	})
+}
+
+// clusterCgroup begins the name of the cgroup of a cluster; the ID of its process follows.
+const clusterCgroup = "emqx-bg-nodes-"
+
 // nothingLeft waits until no process is left, and then wants everything to be as before, within a moment.
 func (e *entered) nothingLeft(t *testing.T) {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(e.crowd.left(t)) == 0 && !e.keeper.Alive() && !e.id.Alive() }, goneLimit, poll, "all processes end")
-	require.Empty(t, look(t).since(e.before), "and nothing is left")
+	require.Empty(t, e.changed(t), "and nothing is left")
 	entries, err := os.ReadDir(e.dir)
 	require.NoError(t, err)
 	for _, entry := range entries {
@@ -170,7 +183,7 @@ func TestNextClusterSweeps(t *testing.T) {
 	require.NoError(t, e.keeper.Signal(syscall.SIGKILL))
 	e.kill(t)
 	require.Eventually(t, func() bool { return len(e.crowd.left(t)) == 0 }, goneLimit, poll, "the kernel ends all processes")
-	left := look(t).since(e.before)
+	left := e.changed(t)
 	require.NotEmpty(t, left)
 	for _, trace := range left {
 		require.True(t, strings.HasPrefix(trace, "cgroup "), "nothing but cgroups is left, and not %s", trace)
@@ -180,5 +193,5 @@ func TestNextClusterSweeps(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Zero(t, code)
-	require.Empty(t, look(t).since(e.before))
+	require.Empty(t, e.changed(t))
 }
