@@ -81,7 +81,7 @@ func (n *Node) answer(r *http.Request) answer {
 			segments[i] = decoded
 		}
 	}
-	route, params := match(segments)
+	route, params := n.cluster.fleet.match(segments)
 	if !found || route == nil {
 		n.cluster.fleet.count("unknown")
 		return refusal(http.StatusNotFound, "NOT_FOUND", "Request Path Not Found")
@@ -109,6 +109,7 @@ type route struct {
 	operation, method, path string
 	public                  bool
 	answer                  func(n *Node, param string, body []byte) answer
+	segments                []string // Of the path.
 }
 
 func routes() []route {
@@ -118,7 +119,7 @@ func routes() []route {
 	post := func(operation, path string, give func(n *Node, param string, body []byte) answer) route {
 		return route{operation: operation, method: http.MethodPost, path: path, answer: give}
 	}
-	return []route{
+	all := []route{
 		get("nodes", "nodes", (*Node).getNodes), get("node", "nodes/:", (*Node).getNode), get("cluster", "cluster", (*Node).getCluster),
 		get("node_stats", "nodes/:/stats", (*Node).getStats),
 		get("listener", "listeners/:", (*Node).getListener), get("license", "license", (*Node).getLicence),
@@ -130,6 +131,10 @@ func routes() []route {
 		{operation: "force_leave", method: http.MethodDelete, path: "cluster/:/force_leave", answer: (*Node).forceLeave},
 		get("ds_sites", "ds/sites", noStorage), get("ds_storages", "ds/storages", noStorage),
 	}
+	for i := range all {
+		all[i].segments = strings.Split(all[i].path, "/")
+	}
+	return all
 }
 
 // getStats tells what the operator asks statistics for.
@@ -141,23 +146,18 @@ func noStorage(*Node, string, []byte) answer {
 }
 
 // match finds the route of a path and what it has in place of the colon.
-func match(segments []string) (found *route, param string) {
-	for _, candidate := range routes() {
-		want := strings.Split(candidate.path, "/")
-		if len(want) != len(segments) {
-			continue
-		}
+func (f *Fleet) match(segments []string) (found *route, param string) {
+	for i := range f.routes {
+		want := f.routes[i].segments
 		param = ""
-		fits := true
-		for i := range want {
-			if want[i] == ":" {
-				param = segments[i]
-			} else if want[i] != segments[i] {
-				fits = false
+		if slices.EqualFunc(want, segments, func(want, is string) bool {
+			if want == ":" {
+				param = is
+				return true
 			}
-		}
-		if fits {
-			return &candidate, param
+			return want == is
+		}) {
+			return &f.routes[i], param
 		}
 	}
 	return nil, ""

@@ -32,6 +32,7 @@ type Config struct {
 type Fleet struct {
 	config    Config
 	listeners []settings.Listener
+	routes    []route
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster
@@ -50,7 +51,7 @@ func NewFleet(config Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read EMQX's default configuration: %w", err)
 	}
-	return &Fleet{config: config, listeners: layers.Effective(nil).Listeners(), clusters: map[string]*Cluster{}}, nil
+	return &Fleet{config: config, listeners: layers.Effective(nil).Listeners(), routes: routes(), clusters: map[string]*Cluster{}}, nil
 }
 
 // Cluster returns the cluster of a name, and makes it when there is none.
