@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -51,19 +52,9 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 	if err != nil {
 		return result, err
 	}
-	generations := map[string]int64{}
-	for i := range count {
-		name := nameOf(i)
-		policy := "Always"
-		if r.always[name] {
-			policy = "IfNotPresent"
-		}
-		r.always[name] = !r.always[name]
-		patched, err := r.emqx.AppsV2beta1().EMQXes(namespace).Patch(ctx, name, types.MergePatchType, []byte(`{"spec":{"imagePullPolicy":"`+policy+`"}}`), metav1.PatchOptions{})
-		if err != nil {
-			return result, fmt.Errorf("change EMQX %s: %w", name, err)
-		}
-		generations[name] = patched.Generation
+	generations, err := r.change(ctx, count)
+	if err != nil {
+		return result, err
 	}
 	var at map[string]time.Time
 	told := time.Now()
@@ -98,6 +89,35 @@ func (r *run) upgrade(ctx context.Context, o *operator, count int) (Upgrade, err
 	r.say("%d upgrades at once took %s, the median %s; each %.1f writes, %.1f events, %.1f reads", count, result.Last.Round(10*time.Millisecond), result.Median.Round(10*time.Millisecond),
 		each(result.Writes, count), each(result.Events, count), each(result.Reads, count))
 	return result, err
+}
+
+// change has clusters be upgraded, all at once, and returns the generations of their resources.
+func (r *run) change(ctx context.Context, count int) (map[string]int64, error) {
+	generations := make([]int64, count)
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i := range count {
+		name, policy := nameOf(i), "Always"
+		if r.always[name] {
+			policy = "IfNotPresent"
+		}
+		r.always[name] = !r.always[name]
+		group.Go(func() error {
+			patched, err := r.emqx.AppsV2beta1().EMQXes(namespace).Patch(groupCtx, name, types.MergePatchType, []byte(`{"spec":{"imagePullPolicy":"`+policy+`"}}`), metav1.PatchOptions{})
+			if err != nil {
+				return fmt.Errorf("change EMQX %s: %w", name, err)
+			}
+			generations[i] = patched.Generation
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	byName := map[string]int64{}
+	for i, generation := range generations {
+		byName[nameOf(i)] = generation
+	}
+	return byName, nil
 }
 
 func each(requests Requests, count int) float64 { return float64(requests.Total()) / float64(count) }
