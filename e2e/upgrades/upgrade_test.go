@@ -175,8 +175,8 @@ func leaderOf(ctx context.Context, e demo.Environment) (string, error) {
 // freshWhile looks, for a time, whether the frozen nodes are called unknown and nothing is removed, and returns how old
 // the operator's view of the others ever was, by its own metric.
 func freshWhile(ctx context.Context, e demo.Environment, frozen []string, duration time.Duration) (time.Duration, error) {
-	// A few seconds pass before silence is noticed, a question may take four, and ten more until that of a second node is told.
-	grace := time.Now().Add(16 * time.Second)
+	// A few seconds pass before silence is noticed, a question may take four, and fifteen more until that of a second node is told.
+	grace := time.Now().Add(25 * time.Second)
 	oldest := time.Duration(0)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()

@@ -190,6 +190,13 @@ func (p *planning) raise() {
 		worth = worth || node.live() > int64(nearlyDone*node.connRate)
 	}
 	available := connUsed + max(0, p.conn)
+	if worth && len(p.waiting) > 0 && min(p.conn, p.sess) < 1 && float64(connUsed) < usedEnough*float64(available) {
+		// They have one of the rates and little of the other, and nobody can start beside them: they stop, and share with who waits.
+		for _, node := range p.running {
+			p.orders[node.Name] = Order{Intent: Serve}
+		}
+		return
+	}
 	connShares := make([]int32, len(p.running))
 	if worth && len(p.waiting) == 0 && float64(connUsed) < usedEnough*float64(available) {
 		connShares = split(available, p.running, runningNode.live)

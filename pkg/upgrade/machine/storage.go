@@ -210,7 +210,7 @@ func siteConditions(s Snapshot) []Group {
 		case len(storage.SitesOf(pod.Node)) > 0:
 			status = metav1.ConditionFalse
 		}
-		untold := pod.SiteCondition == "" && status == metav1.ConditionFalse // Nothing is told of what has nothing to lose.
+		untold := pod.SiteCondition == "" && status != metav1.ConditionTrue // Nothing is told of what has nothing to lose, or not been asked yet.
 		if pod.SiteCondition != status && !untold && !pod.Deleting && s.node(pod).Running() {
 			groups = append(groups, Group{SetSiteCondition{Pod: pod.Name, UID: pod.UID, Status: status}})
 		}

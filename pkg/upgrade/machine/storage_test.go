@@ -163,6 +163,10 @@ func TestStorageStatus(t *testing.T) {
 		_, is := action.(SetSiteCondition)
 		require.False(t, is, "it is told once")
 	}
+	s.Observation.Storage.Sites, s.Observation.Storage.Databases = nil, nil
+	require.Contains(t, flat(Decide(s).Groups), Action(SetSiteCondition{Pod: blue0, UID: s.set("blue").Pods[0].UID, Status: metav1.ConditionUnknown}))
+	withPod(blue0, func(p *Pod) { p.SiteCondition = "" })(&s)
+	require.NotContains(t, flat(Decide(s).Groups), Action(SetSiteCondition{Pod: blue0, UID: s.set("blue").Pods[0].UID, Status: metav1.ConditionUnknown}), "of what was never told")
 }
 
 // TestUnaskedNodeIsHeldBack: after a start of the operator nobody knows what is on a node that never served. Its set stays until
