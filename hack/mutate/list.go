@@ -55,7 +55,6 @@ func ofClients() []mutation {
 		{machine + "readiness.go", "case !node.Available:\n		return Lack{nodeEvacuated", "case false:\n		return Lack{nodeEvacuated", "nodes that refuse clients are switched to"},
 		{machine + "phase_done.go", "case nodeSilent, nodeNotAsked, unauthorized, forbidden, untrusted:", "case nodeNotAsked:", "silence at rest makes a healthy cluster NotReady"},
 		{machine + "conditions.go", "case serving.Status != metav1.ConditionTrue:", "case false:", "a cluster without endpoints is Ready"},
-		{machine + "status.go", "nil, delayedMessages(s)\n", "nil, 0\n", "delayed messages are lost without a word"},
 		{machine + "status.go", "if blind(s) && d.Phase", "if false && d.Phase", "a restart of the operator changes every status"},
 		{evacuate + "plan.go", "		// It needs no connection rate any more: the others may have its share.\n", "		p.conn -= connRate\n", "a node that waits for takeovers keeps its share"},
 		{evacuate + "plan.go", "(input.ConnEvictRate + count - 1) / count, (input.SessEvictRate + count - 1) / count", "input.ConnEvictRate, input.SessEvictRate + 0*count", "a node never heard of takes the whole rate"},
@@ -76,6 +75,7 @@ func ofClients() []mutation {
 // ofData are those that data depends on.
 func ofData() []mutation {
 	return []mutation{
+		{machine + "status.go", "nil, delayedMessages(s)\n", "nil, 0\n", "delayed messages are lost without a word"},
 		{machine + "leaving.go", "holding(s, set.Pods[i]); !lack.None() {", "holding(s, set.Pods[i]); false && !lack.None() {", "a core that holds replicas is removed"},
 		{machine + "phase_provisioning.go", "if s.served(set) || !heldBack(s, set).None() {", "if s.served(set) {", "a set that never served is removed with its replicas"},
 		{machine + "storage.go", "if s.endedByLicence() {", "if !s.served(set) {", "a replica is given up on a guess"},
