@@ -108,22 +108,16 @@ func (d *Driver) speaker() (emqx.Node, bool) {
 }
 
 func (d *Driver) publishLeft(ctx context.Context, member, failure string) {
-	d.mu.Lock()
-	if ctx.Err() != nil || !slices.Contains(d.goal.Absent, member) {
-		d.mu.Unlock()
-		return
-	}
-	old := d.observation.Load()
-	next := *old
-	next.Left, next.Failure = map[string]bool{}, failure
-	maps.Copy(next.Left, old.Left)
-	if failure == "" {
-		next.Left[member] = true
-	}
-	changed := next.Failure != old.Failure || len(next.Left) != len(old.Left)
-	d.observation.Store(&next)
-	d.mu.Unlock()
-	if changed {
-		d.config.Changed()
-	}
+	d.amend(func(o *Observation) bool {
+		if ctx.Err() != nil || !slices.Contains(d.goal.Absent, member) {
+			return false
+		}
+		before := *o
+		o.Left, o.Failure = map[string]bool{}, failure
+		maps.Copy(o.Left, before.Left)
+		if failure == "" {
+			o.Left[member] = true
+		}
+		return o.Failure != before.Failure || len(o.Left) != len(before.Left)
+	})
 }

@@ -243,24 +243,32 @@ func (d *Driver) prune(wanted map[string]bool) {
 
 // publish makes an observation of a node part of the cluster's and tells when that may matter.
 func (d *Driver) publish(state *nodeState, node NodeObservation) {
+	d.amend(func(o *Observation) bool {
+		name := state.goal.Name
+		if d.nodes[name] != state {
+			return false // It was looked at for a goal, or a life, of before.
+		}
+		nodes := make(map[string]NodeObservation, len(o.Nodes)+1)
+		maps.Copy(nodes, o.Nodes)
+		before, existed := o.Nodes[name]
+		node = state.settle(node)
+		nodes[name] = node
+		o.Nodes = nodes
+		matters := !existed || differs(before, node) || before.Info != node.Info && (state.busy || drifted(state.woken, node.Info))
+		if matters {
+			state.woken = node.Info
+		}
+		return matters
+	})
+}
+
+// amend replaces the observation by one that differs as change has it, and tells when that may matter to a decision. The lock is held
+// while change is called.
+func (d *Driver) amend(change func(*Observation) (matters bool)) {
 	d.mu.Lock()
-	name := state.goal.Name
-	if d.nodes[name] != state {
-		d.mu.Unlock()
-		return // It was looked at for a goal, or a life, of before.
-	}
-	old := d.observation.Load()
-	next := *old
-	next.Nodes = make(map[string]NodeObservation, len(old.Nodes)+1)
-	maps.Copy(next.Nodes, old.Nodes)
-	before, existed := old.Nodes[name]
-	node = state.settle(node)
-	next.Nodes[name] = node
+	next := *d.observation.Load()
+	matters := change(&next)
 	d.observation.Store(&next)
-	matters := !existed || differs(before, node) || before.Info != node.Info && (state.busy || drifted(state.woken, node.Info))
-	if matters {
-		state.woken = node.Info
-	}
 	d.mu.Unlock()
 	if matters {
 		d.config.Changed()

@@ -155,17 +155,12 @@ func (d *Driver) silent() string {
 }
 
 func (d *Driver) publishKeys(ctx context.Context, keys KeysObservation) {
-	d.mu.Lock()
-	if ctx.Err() != nil {
-		d.mu.Unlock()
-		return
-	}
-	old := d.observation.Load()
-	next := *old
-	next.Keys = keys
-	d.observation.Store(&next)
-	d.mu.Unlock()
-	if old.Keys != keys {
-		d.config.Changed()
-	}
+	d.amend(func(o *Observation) bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		before := o.Keys
+		o.Keys = keys
+		return before != keys
+	})
 }

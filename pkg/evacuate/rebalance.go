@@ -203,17 +203,12 @@ func (d *Driver) stopRebalance(node emqx.Node, next *RebalanceObservation) {
 }
 
 func (d *Driver) publishRebalance(rebalance RebalanceObservation) {
-	d.mu.Lock()
-	if d.ctx.Err() != nil || d.goal.Rebalance.ID != rebalance.ID {
-		d.mu.Unlock()
-		return
-	}
-	old := d.observation.Load()
-	next := *old
-	next.Rebalance = rebalance
-	d.observation.Store(&next)
-	d.mu.Unlock()
-	if old.Rebalance != rebalance {
-		d.config.Changed()
-	}
+	d.amend(func(o *Observation) bool {
+		if d.ctx.Err() != nil || d.goal.Rebalance.ID != rebalance.ID {
+			return false
+		}
+		before := o.Rebalance
+		o.Rebalance = rebalance
+		return before != rebalance
+	})
 }

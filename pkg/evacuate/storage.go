@@ -354,23 +354,16 @@ func (d *Driver) orderNow(database string, sites []string, once bool) bool {
 }
 
 func (d *Driver) publishStorage(storage StorageObservation) {
-	d.mu.Lock()
-	if d.ctx.Err() != nil {
-		d.mu.Unlock()
-		return
-	}
-	old := d.observation.Load()
-	next := *old
-	next.Storage = storage
-	d.observation.Store(&next)
-	before := old.Storage
-	first := before.Seen.IsZero() != storage.Seen.IsZero()
-	before.Seen, storage.Seen = time.Time{}, time.Time{}
-	changed := first || d.goal.Storage.Busy || !reflect.DeepEqual(before, storage)
-	d.mu.Unlock()
-	if changed {
-		d.config.Changed()
-	}
+	d.amend(func(o *Observation) bool {
+		if d.ctx.Err() != nil {
+			return false
+		}
+		before := o.Storage
+		o.Storage = storage
+		first := before.Seen.IsZero() != storage.Seen.IsZero()
+		before.Seen, storage.Seen = time.Time{}, time.Time{}
+		return first || d.goal.Storage.Busy || !reflect.DeepEqual(before, storage)
+	})
 }
 
 // forgetSites has the cluster forget the sites of a node that was made to leave; it returns why that failed, or nothing.
