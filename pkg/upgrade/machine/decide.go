@@ -10,7 +10,7 @@ import (
 )
 
 // Decide is the state machine: the guards in their order, else the handler of the phase; then what is kept up in every
-// phase; then the pod that leaves its Kubernetes node; then what is said of deadlines; then the Rebalance whose turn it is.
+// phase; then the pod that leaves its Kubernetes node; then what is said of keys and deadlines; then the Rebalance whose turn it is.
 func Decide(s Snapshot) Decision {
 	decision, guarded := guard(s)
 	if decision.Gone {
@@ -21,7 +21,10 @@ func Decide(s Snapshot) Decision {
 	}
 	decision.Groups = append(upkeep(s), decision.Groups...)
 	decision.After = soonest(decision.After, vouching(s))
-	return rebalance(s, deadline(s, keysProblem(s, drain(s, decision))))
+	decision = drain(s, decision)
+	decision = keysProblem(s, decision)
+	decision = deadline(s, decision)
+	return rebalance(s, decision)
 }
 
 // handle runs the handler of the phase.

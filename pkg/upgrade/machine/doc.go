@@ -13,12 +13,12 @@
 // Its face is small:
 //
 //	TargetOf    the revision that a resource asks for, and how many nodes of it
-//	Decide      Snapshot → Decision: guards → handler of the phase → upkeep → drain → deadline
+//	Decide      Snapshot → Decision: guards → handler of the phase → upkeep → drain → deadline → rebalance
 //	StatusOf    the status that Snapshot and Decision amount to
 //	EventsOf    what people are told when that status has been written
 //
 // A file a phase says what the phase waits for, does and leads to. Rules that several phases share stand in files named
-// after the rule: readiness, services, clients, leaving, storage, claims, licence, inplace, drain, letgo, rebalance; byhand, cookies,
-// gone, keys and lostdisk for what happens to a cluster at any time. Nothing here asks a clock, a cache or a client; a test
+// after the rule: readiness, services, clients, leaving, storage, claims, delayed, licence, inplace, drain, letgo, rebalance; byhand,
+// cookies, gone, keys and lostdisk for what happens to a cluster at any time. Nothing here asks a clock, a cache or a client; a test
 // checks what is imported.
 package machine
